@@ -1,0 +1,35 @@
+/* tensor.h: a tensor as it lies in a file, and the arithmetic of stored types.
+ *
+ * A stored tensor is read-only bytes with a type; nothing is copied or widened on loading. A matrix [rows, cols]
+ * is `rows` runs of peft__dtype_row_bytes(dtype, cols) bytes. Files promise no alignment: readers use memcpy or
+ * unaligned vector loads.
+ */
+#ifndef PEFT_FORMAT_TENSOR_H
+#define PEFT_FORMAT_TENSOR_H
+
+#include "base/base.h"
+#include "peft/tensor.h"
+
+typedef struct peft__tensor {
+    const char *name; /* owned by the file object */
+    peft_dtype dtype;
+    uint32_t ndim;
+    int64_t shape[PEFT_MAX_DIMS]; /* outermost first */
+    const uint8_t *data;
+    size_t bytes;
+} peft__tensor;
+
+/* Elements per block and bytes per block; 1 element for plain types. Bytes 0 for PEFT_DTYPE_OTHER. */
+int64_t peft__dtype_block(peft_dtype dtype);
+size_t peft__dtype_block_bytes(peft_dtype dtype);
+bool peft__dtype_is_float(peft_dtype dtype); /* readable by peft__dequantize: F32 F16 BF16 F64 and all Q types */
+/* Bytes of a row of `cols` elements; false when cols is not a whole number of blocks or on overflow. */
+bool peft__dtype_row_bytes(peft_dtype dtype, int64_t cols, size_t *out_bytes);
+int64_t peft__tensor_elements(const peft__tensor *tensor);
+
+/* Reference conversions (plain C). `count` elements starting at a block boundary; the last block of a row may not be
+ * cut: count is a multiple of the block size. Quantisers follow the reference quantiser of ggml bit for bit. */
+void peft__dequantize(peft_dtype dtype, const void *blocks, int64_t count, float *out);
+peft_status peft__quantize(peft_context *ctx, peft_dtype dtype, const float *values, int64_t count, void *out_blocks);
+
+#endif
