@@ -31,6 +31,16 @@ typedef struct peft_allocator {
     void *user;
 } peft_allocator;
 
+/** A source of bytes that only the host can read: an entry of a package, a pak file, a network store.
+ *  `read` puts up to `size` bytes from `offset` into `buffer` and returns how many; 0 or less is a failure. It is
+ *  called on the thread that makes the libpeft call, never after that call has returned, and asks for nothing
+ *  beyond the `size` of the struct, which is the length of the whole. */
+typedef struct peft_reader {
+    int64_t (*read)(void *user, uint64_t offset, void *buffer, uint64_t size);
+    uint64_t size;
+    void *user;
+} peft_reader;
+
 enum {
     PEFT_LOG_ERROR = 1,
     PEFT_LOG_WARNING = 2,
@@ -85,14 +95,16 @@ PEFT_API PEFT_NODISCARD peft_status peft_context_create_abi(const peft_context_o
                                                             peft_context **out_context);
 #define peft_context_create(options, out_context) peft_context_create_abi((options), PEFT_ABI_VERSION, (out_context))
 
-/** Releases the caller's hold. Objects made with the context stay valid. NULL is allowed. */
+/** Releases the caller's hold. Objects made with the context stay valid, and so must allocator and executor as
+ *  long as these live; the log is silent from here on. NULL is allowed. */
 PEFT_API void peft_context_destroy(peft_context *context);
 
 /** Text of the last failed call on this context: what was expected, what was found and where; "" if
  *  there was none. UTF-8, owned by the context, valid until the next failing call. */
 PEFT_API const char *peft_context_error(const peft_context *context);
 
-/** Byte counters. Any pointer may be NULL. */
+/** Bytes held at present, the largest that figure has been, and the number of allocations made so far. Any pointer
+ *  may be NULL. */
 PEFT_API void peft_context_memory(const peft_context *context, uint64_t *out_bytes, uint64_t *out_peak_bytes,
                                   uint64_t *out_allocations);
 

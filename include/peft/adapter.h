@@ -1,0 +1,70 @@
+/** \file peft/adapter.h
+ *  Adapters: what is trained. One adapter is one method applied to one model; full fine-tuning is one of the methods.
+ */
+#ifndef PEFT_ADAPTER_H
+#define PEFT_ADAPTER_H
+
+#include "peft/model.h"
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+typedef struct peft_adapter peft_adapter;
+
+/** Makes a new adapter from the text of an HF PEFT adapter_config.json, for example
+ *  {"peft_type": "LORA", "r": 8, "lora_alpha": 16, "target_modules": ["q_proj", "v_proj"]}.
+ *  Missing keys take HF's defaults; unknown keys are reported to the log; keys that mean something libpeft does not build are refused by
+ *  name. Methods and their keys: docs/methods.md. Initial values are drawn from `seed`.
+ *  Errors: PEFT_E_FORMAT (not JSON), PEFT_E_ARG (value out of range), PEFT_E_MISMATCH (no module matches: the text lists the closest),
+ *  PEFT_E_UNSUPPORTED, PEFT_E_NOMEM. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_create(peft_context *context, peft_model *model, const char *config_json, uint64_t seed,
+                                                        peft_adapter **out_adapter);
+
+/** Loads an HF PEFT folder (adapter_config.json, adapter_model.safetensors). Strict: a tensor in the file that fits nothing, or a tensor of
+ *  the adapter that the file lacks, is PEFT_E_MISMATCH with the closest names. A base with other weights than the one the adapter was trained on
+ *  is a warning in the log when the adapter recorded it. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_load(peft_context *context, peft_model *model, const char *folder, peft_adapter **out_adapter);
+
+/** Writes adapter_config.json and adapter_model.safetensors (or, for methods that HF PEFT does not have, the files of docs/methods.md) into
+ *  `folder`, which is made if need be. Atomic: on failure the old files are still there. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_save(const peft_adapter *adapter, const char *folder);
+
+PEFT_API void peft_adapter_destroy(peft_adapter *adapter);
+
+/** The configuration in effect as JSON, sorted keys, as it is written to adapter_config.json. Owned by the adapter. */
+PEFT_API const char *peft_adapter_config(const peft_adapter *adapter);
+
+/** What loading or creating found: modules adapted, tensors matched. Owned by the adapter. */
+PEFT_API const char *peft_adapter_report(const peft_adapter *adapter);
+
+/** Number of trained scalars, and of all that the file holds. */
+PEFT_API int64_t peft_adapter_parameter_count(const peft_adapter *adapter);
+
+/** The adapter's tensors, in a fixed order: name, shape, and its float values in info->data. */
+PEFT_API uint32_t peft_adapter_tensor_count(const peft_adapter *adapter);
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_tensor(const peft_adapter *adapter, uint32_t index, peft_tensor_info *out_info);
+
+/** Copies all trained values out of / into one flat array of peft_adapter_parameter_count() floats, in tensor order (federated averaging). */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_get_parameters(const peft_adapter *adapter, float *out_values, int64_t count);
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_parameters(peft_adapter *adapter, const float *values, int64_t count);
+/** Overwrites one tensor by name. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_tensor(peft_adapter *adapter, const char *name, const float *values, int64_t count);
+
+/** A user's factor on the adapter's effect: 1 = as trained (default), 0 = off. Takes effect at the next forward pass. Methods that cannot be scaled
+ *  return PEFT_E_UNSUPPORTED for values other than 1. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_scale(peft_adapter *adapter, float scale);
+
+/** A new model whose weights are the base's with the adapters' changes added; the base is untouched (unmerging is going back to it).
+ *  Changed matrices are held as float; all others stay shared with the base. PEFT_E_UNSUPPORTED for methods that cannot be merged. */
+PEFT_API PEFT_NODISCARD peft_status peft_model_merge(peft_context *context, peft_model *model, peft_adapter *const *adapters, uint32_t count,
+                                                     peft_model **out_model);
+
+/** Writes a model as a Hugging Face folder (config.json, model.safetensors, tokenizer files when they came from a folder), tensor by tensor.
+ *  `dtype` is PEFT_DTYPE_F32, _F16 or _BF16. */
+PEFT_API PEFT_NODISCARD peft_status peft_model_save(peft_context *context, const peft_model *model, const char *folder, peft_dtype dtype);
+
+#ifdef __cplusplus
+}
+#endif
+#endif

@@ -1,0 +1,18 @@
+/** \file peft/peft.h
+ *  All of libpeft's public interface.
+ */
+#ifndef PEFT_PEFT_H
+#define PEFT_PEFT_H
+
+#include "peft/adapter.h"
+#include "peft/context.h"
+#include "peft/dataset.h"
+#include "peft/model.h"
+#include "peft/optimizer.h"
+#include "peft/session.h"
+#include "peft/status.h"
+#include "peft/tensor.h"
+#include "peft/tokenizer.h"
+#include "peft/version.h"
+
+#endif

@@ -1,0 +1,104 @@
+/* build.h: how an architecture becomes a graph, and where methods take part.
+ *
+ * An architecture's file calls the functions below with the Hugging Face names of its modules; it knows nothing of
+ * methods. Each function asks the active adapters' hooks. A method implements the hooks it needs and knows nothing of
+ * architectures: it sees module names, shapes and values. So a new method is one file, and a new architecture is one file.
+ *
+ * Order where several adapters hook the same place: the order in which the session lists them.
+ */
+#ifndef PEFT_MODEL_BUILD_H
+#define PEFT_MODEL_BUILD_H
+
+#include "graph/ops.h"
+#include "model/model.h"
+
+typedef struct peft__build peft__build;
+
+/* Which stack of an encoder-decoder model; everything else is PEFT__STACK_MAIN. */
+typedef enum { PEFT__STACK_MAIN = 0, PEFT__STACK_DECODER = 1 } peft__stack;
+typedef enum { PEFT__SUBLAYER_ATTENTION = 0, PEFT__SUBLAYER_CROSS = 1, PEFT__SUBLAYER_FFN = 2 } peft__sublayer;
+/* Where after_sublayer is called: on the sub-layer's output before the residual is added (and before a post-norm), or after
+ * residual and norm; bottleneck adapters differ in this. */
+
+typedef struct peft__prefix {
+    peft__value *k, *v; /* [P, kv_heads * head_dim] */
+} peft__prefix;
+
+/* The hook points. `self` is the adapter. Any may be NULL. Each returns its input when the method has nothing to do there. */
+typedef struct peft__hooks {
+    /* The param that stands for a base tensor ("model.norm.weight") which this adapter trains, or NULL. */
+    peft__param *(*trained)(void *self, const char *tensor);
+    /* x [N, in] on its way into a named linear layer. */
+    peft__value *(*before_linear)(void *self, peft__build *b, const peft__module *module, peft__value *x);
+    /* y [N, out] = x W^T + bias as the layer gave it; x is what went into it. */
+    peft__value *(*after_linear)(void *self, peft__build *b, const peft__module *module, peft__value *x, peft__value *y);
+    /* True when after_linear only adds to y: then y may already hold the residual. Missing = false. */
+    bool (*linear_is_additive)(void *self, const peft__module *module);
+    /* y [N, d] = looked-up rows. */
+    peft__value *(*after_embedding)(void *self, peft__build *b, const peft__module *module, peft__rows *rows, peft__lookup by, peft__value *y);
+    /* Word embeddings before anything else is added to them (WARP, P-Tuning v1: rows replaced in place). */
+    peft__value *(*word_embedding)(void *self, peft__build *b, peft__stack stack, peft__value *x);
+    /* The rows that enter the first layer; may return rows of a longer space (peft__rows_insert): positions go with the space.
+     * `skip` = 1 where a class token stands first (vision), else 0. Called before position embeddings are added for token models
+     * (as HF does with inputs_embeds), after them for vision models. */
+    peft__value *(*input)(void *self, peft__build *b, peft__stack stack, int64_t skip, peft__value *x);
+    /* The rows that enter layer `layer` (VPT deep replaces some). */
+    peft__value *(*layer_input)(void *self, peft__build *b, peft__stack stack, int32_t layer, int64_t skip, peft__value *x);
+    /* Keys and values before a layer's own; cols = kv_heads * head_dim. Self-attention only. Leaves *prefix alone when it has none.
+     * Real tokens' positions are shifted by prefix_length(). */
+    void (*prefix)(void *self, peft__build *b, peft__stack stack, int32_t layer, int64_t kv_heads, int64_t head_dim, peft__prefix *prefix);
+    int64_t (*prefix_length)(void *self, peft__stack stack);
+    /* Output x of a sub-layer; residual = its input (may be NULL when already added). */
+    peft__value *(*sublayer_output)(void *self, peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, peft__value *x, peft__value *residual);
+    /* The last hidden states, before the task's head; may return NULL to say that the method made its own logits and set b->logits. */
+    peft__value *(*readout)(void *self, peft__build *b, peft__value *hidden);
+} peft__hooks;
+
+typedef struct peft__hooked {
+    const peft__hooks *hooks;
+    void *self;
+} peft__hooked;
+
+typedef enum {
+    PEFT__BUILD_LOSS,     /* loss of the task (training and evaluation) */
+    PEFT__BUILD_LOGITS,   /* logits at all rows, as an output */
+    PEFT__BUILD_LAST,     /* logits at the last row of each sequence, as an output */
+    PEFT__BUILD_HIDDEN    /* hidden states after each block, as outputs (tests, feature extraction) */
+} peft__build_purpose;
+
+struct peft__build {
+    peft__graph *graph;
+    const peft_model *model;
+    const peft__hooked *adapters;
+    uint32_t adapter_count;
+    peft__build_purpose purpose;
+    const peft__kv_cache *caches; /* one per layer, or NULL */
+    float label_smoothing;
+    const float *class_weights;
+    /* results */
+    peft__value *loss;   /* [1, 2] stat (sum, count) for PEFT__BUILD_LOSS */
+    peft__value *logits; /* [rows, classes] when the purpose asks for them, or when the host supplies the loss */
+    peft__value **hidden; /* [layers + 1] in the graph's arena for PEFT__BUILD_HIDDEN */
+    peft__value *decoder_logits;
+};
+
+/* Builds the whole model: the architecture, then head and loss for the purpose. */
+peft_status peft__build_model(peft__build *b);
+
+/* For architectures. Names without ".weight". All return NULL after a failure (the graph remembers it). */
+peft__weight peft__build_weight(peft__build *b, const char *module);
+peft__vector peft__build_vector(peft__build *b, const char *tensor); /* absent when the model has no such tensor */
+peft__value *peft__build_linear(peft__build *b, const char *module, peft__value *x, peft__value *residual);
+/* Layers that read the same x: one node when no method changes x for one of them. count <= 4. */
+void peft__build_linear_group(peft__build *b, const char *const *modules, uint32_t count, peft__value *x, peft__value **out);
+peft__value *peft__build_norm(peft__build *b, const char *module, peft__norm_kind kind, peft__value *x, float eps, float weight_offset);
+peft__value *peft__build_embedding(peft__build *b, const char *module, peft__rows *rows, peft__lookup by, float scale, int32_t padding_index);
+peft__value *peft__build_word_embedding(peft__build *b, peft__stack stack, peft__value *x);
+peft__value *peft__build_input(peft__build *b, peft__stack stack, int64_t skip, peft__value *x);
+peft__value *peft__build_layer_input(peft__build *b, peft__stack stack, int32_t layer, int64_t skip, peft__value *x);
+peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t layer, peft__value *q, peft__value *k, peft__value *v, peft__value *bias,
+                                   const peft__attention_config *config);
+int64_t peft__build_prefix_length(peft__build *b, peft__stack stack);
+peft__value *peft__build_sublayer_output(peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, peft__value *x, peft__value *residual);
+
+#endif
