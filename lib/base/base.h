@@ -156,17 +156,24 @@ float peft__rng_uniform(peft__rng *rng);                  /* [0, 1), 24 bits */
 float peft__rng_normal(peft__rng *rng);                   /* mean 0, deviation 1 (Box-Muller) */
 uint64_t peft__hash64(const void *data, size_t size, uint64_t seed); /* stable across machines and releases */
 
-/* ---- half.h has the 16-bit floats; text.c: small text helpers ---------------------------------------- */
+/* ---- half.h has the 16-bit floats; number.c: numbers as text ------------------------------------------ */
 
-/* Locale-independent; the whole text must be a number. */
+/* Locale-independent and correctly rounded; the whole text must be a number: 3, -7, +3, .5, 5., 1e-4. False for
+ * infinities, NaN, hexadecimal numbers, blanks and what is too large for the type. */
 bool peft__parse_f64(const char *text, size_t length, double *out);
 bool peft__parse_i64(const char *text, size_t length, int64_t *out);
-/* Shortest of %.9g / %.17g with '.' whatever the locale. `size` at least 32. */
+/* As short as reads back as the same number (9 to 17 digits), with '.' whatever the locale. `size` at least 32. */
 void peft__format_f64(char *buffer, size_t size, double value);
+
+/* ---- text.c: small text helpers ------------------------------------------------------------------------ */
+
 bool peft__utf8_valid(const char *text, size_t length);
 /* Decodes one code point at text[0..length-1] (length > 0): returns bytes used, 0 when malformed. */
 size_t peft__utf8_decode(const char *text, size_t length, uint32_t *out_code_point);
-size_t peft__utf8_encode(uint32_t code_point, char out[4]);
+size_t peft__utf8_encode(uint32_t code_point, char out[4]); /* 0 when it is no code point */
+/* Makes `text` printable as one line of UTF-8 in place: control characters and malformed bytes become '?', and a
+ * character that the end cuts is dropped. */
+void peft__utf8_tidy(char *text);
 /* The entry of `names` with the smallest edit distance to `name`, or NULL when none is near. For error texts. */
 const char *peft__closest(const char *name, const char *const *names, size_t count);
 /* Does path equal suffix, or end with "." suffix? The rule of target_modules. */
@@ -194,11 +201,13 @@ typedef struct peft__table {
     peft__mem *mem;
     struct peft__table_slot *slots; /* open addressing; keys are borrowed unless copied by the caller */
     size_t count, capacity;
+    uint64_t seed;
 } peft__table;
 
 void peft__table_init(peft__table *table, peft__mem *mem);
 void peft__table_free(peft__table *table);
-/* Keys may hold any bytes and are NOT copied: they must outlive the table. False when out of memory. */
+/* Keys may hold any bytes and are NOT copied: they must outlive the table. A key that is there
+ * already gets the new value. False when out of memory. */
 bool peft__table_put(peft__table *table, const char *key, size_t length, uint64_t value);
 bool peft__table_get(const peft__table *table, const char *key, size_t length, uint64_t *out_value);
 
@@ -217,6 +226,8 @@ struct peft__source {
 
 peft_status peft__source_open_path(peft_context *ctx, const char *path, peft__source **out_source); /* mmap, read only */
 peft_status peft__source_open_memory(peft_context *ctx, const void *data, size_t size, const char *name, peft__source **out_source); /* borrowed */
+/* Reads everything into memory of our own. */
+peft_status peft__source_open_reader(peft_context *ctx, const peft_reader *reader, const char *name, peft__source **out_source);
 peft__source *peft__source_ref(peft__source *source);
 void peft__source_unref(peft__source *source);
 /* Tells the system that a mapped range is not needed at present (its pages may be dropped and read again). */
@@ -224,6 +235,8 @@ void peft__source_drop(const peft__source *source, size_t offset, size_t size);
 
 /* ---- file.c: paths and atomic writes ------------------------------------------------------------------- */
 
+/* Text of an errno value; thread-safe. Writes to `buffer` or returns a constant. */
+const char *peft__errno_text(int code, char *buffer, size_t size);
 bool peft__path_is_dir(const char *path);
 bool peft__path_exists(const char *path);
 char *peft__path_join(peft__mem *mem, const char *folder, const char *name);
