@@ -28,6 +28,8 @@ bool peft__dtype_is_float(peft_dtype dtype); /* readable by peft__dequantize: F3
 /* Bytes of a row of `cols` elements; false when cols is not a whole number of blocks or on overflow. */
 bool peft__dtype_row_bytes(peft_dtype dtype, int64_t cols, size_t *out_bytes);
 int64_t peft__tensor_elements(const peft__tensor *tensor);
+/* Product of a shape; false when a dimension is negative, there are too many, or the product overflows. */
+bool peft__shape_elements(uint32_t ndim, const int64_t *shape, int64_t *out_count);
 /* Bytes of a whole tensor: rows of the last dimension. A tensor without dimensions has one element. */
 bool peft__dtype_tensor_bytes(peft_dtype dtype, uint32_t ndim, const int64_t *shape, size_t *out_bytes);
 /* "[2, 3]"; cut when there is no room. Returns `buffer`. */

@@ -35,7 +35,7 @@ void peft__tensors_unref(peft__tensors *tensors); /* NULL is allowed */
 peft_status peft__tensors_create(peft_context *ctx, const char *name, peft__tensors **out_tensors);
 /* Takes a reference on the source (NULL is allowed) and returns, through out_file, the text for peft__tensor.file. */
 peft_status peft__tensors_add_source(peft__tensors *tensors, peft__source *source, const char **out_file);
-/* Copies the record and its name; type_name and file must be constants or live in the collection.
+/* Copies the record, its name and type name; file must come from add_source.
  * PEFT_E_FORMAT when the name is there already. */
 peft_status peft__tensors_add(peft__tensors *tensors, const peft__tensor *tensor);
 peft_status peft__tensors_add_metadata(peft__tensors *tensors, const char *key, const char *value); /* first one stays */
