@@ -28,11 +28,14 @@ typedef struct peft__prefix {
 typedef struct peft__hooks {
     /* The param that stands for a base tensor ("model.norm.weight") which this adapter trains, or NULL. */
     peft__param *(*trained)(void *self, const char *tensor);
+    /* False when none of the three hooks below has anything to do at this module. Missing = they may. Saying so keeps the fused paths
+     * open: an untouched output layer is never formed as [rows, vocabulary] logits, and an untouched layer takes the residual along. */
+    bool (*touches)(void *self, const peft__module *module);
     /* x [N, in] on its way into a named linear layer. */
     peft__value *(*before_linear)(void *self, peft__build *b, const peft__module *module, peft__value *x);
     /* y [N, out] = x W^T + bias as the layer gave it; x is what went into it. */
     peft__value *(*after_linear)(void *self, peft__build *b, const peft__module *module, peft__value *x, peft__value *y);
-    /* True when after_linear only adds to y: then y may already hold the residual. Missing = false. */
+    /* True when after_linear only adds to y: then y may already hold the residual. Missing = false. Asked only where touches() says yes. */
     bool (*linear_is_additive)(void *self, const peft__module *module);
     /* y [N, d] = looked-up rows. */
     peft__value *(*after_embedding)(void *self, peft__build *b, const peft__module *module, peft__rows *rows, peft__lookup by, peft__value *y);
@@ -50,7 +53,8 @@ typedef struct peft__hooks {
     int64_t (*prefix_length)(void *self, peft__stack stack);
     /* Output x of a sub-layer; residual = its input (may be NULL when already added). */
     peft__value *(*sublayer_output)(void *self, peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, peft__value *x, peft__value *residual);
-    /* The last hidden states, before the task's head; may return NULL to say that the method made its own logits and set b->logits. */
+    /* The last hidden states at all rows, before the task's head; may return NULL to say that the method made its own logits and set
+     * b->logits (and b->loss when the purpose is the loss). */
     peft__value *(*readout)(void *self, peft__build *b, peft__value *hidden);
 } peft__hooks;
 
@@ -80,15 +84,25 @@ struct peft__build {
     peft__value *logits; /* [rows, classes] when the purpose asks for them, or when the host supplies the loss */
     peft__value **hidden; /* [layers + 1] in the graph's arena for PEFT__BUILD_HIDDEN */
     peft__value *decoder_logits;
+    /* the builder's own: rows that peft__build_readout_rows() has already picked out for the head */
+    bool rows_picked;
 };
 
 /* Builds the whole model: the architecture, then head and loss for the purpose. */
 peft_status peft__build_model(peft__build *b);
 
 /* For architectures. Names without ".weight". All return NULL after a failure (the graph remembers it). */
+
+/* The row space that feeds a stack: the batch's stream, with labels shifted when the task predicts the next token and positions
+ * moved up by the prefix that an adapter puts before keys and values. */
+peft__rows *peft__build_rows(peft__build *b, peft__stack stack);
 peft__weight peft__build_weight(peft__build *b, const char *module);
 peft__vector peft__build_vector(peft__build *b, const char *tensor); /* absent when the model has no such tensor */
 peft__value *peft__build_linear(peft__build *b, const char *module, peft__value *x, peft__value *residual);
+/* The linear layer that ends a sub-layer: linear, the sub-layer hooks, then + residual (which is fused into the product when no method
+ * stands in between). */
+peft__value *peft__build_sublayer_end(peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, const char *module, peft__value *x,
+                                      peft__value *residual);
 /* Layers that read the same x: one node when no method changes x for one of them. count <= 4. */
 void peft__build_linear_group(peft__build *b, const char *const *modules, uint32_t count, peft__value *x, peft__value **out);
 peft__value *peft__build_norm(peft__build *b, const char *module, peft__norm_kind kind, peft__value *x, float eps, float weight_offset);
@@ -98,7 +112,22 @@ peft__value *peft__build_input(peft__build *b, peft__stack stack, int64_t skip, 
 peft__value *peft__build_layer_input(peft__build *b, peft__stack stack, int32_t layer, int64_t skip, peft__value *x);
 peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t layer, peft__value *q, peft__value *k, peft__value *v, peft__value *bias,
                                    const peft__attention_config *config);
+/* True when a method stands between a sub-layer's output and its residual. */
+bool peft__build_has_sublayer_hook(const peft__build *b);
 int64_t peft__build_prefix_length(peft__build *b, peft__stack stack);
 peft__value *peft__build_sublayer_output(peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, peft__value *x, peft__value *residual);
+/* Hidden states after block index - 1 (0: the embeddings), kept as an output when the purpose is PEFT__BUILD_HIDDEN. */
+void peft__build_hidden(peft__build *b, int64_t index, peft__value *x);
+/* Only the rows that the head will read (those with labels, or the last of each sequence), where that is known and no method wants all:
+ * architectures call it before their last norm, which then works on fewer rows. */
+peft__value *peft__build_readout_rows(peft__build *b, peft__value *x);
+
+/* heads.c: the output for model->task on hidden states: causal LM ("lm_head"), sequence and token classification ("score"), feature
+ * extraction. `soft_cap` 0 = none, `logit_scale` multiplies before it. */
+typedef struct peft__head_options {
+    const char *lm_head, *score;
+    float soft_cap, logit_scale;
+} peft__head_options;
+void peft__build_decoder_head(peft__build *b, peft__value *hidden, const peft__head_options *options);
 
 #endif

@@ -11,7 +11,7 @@
 
 #include "kernel/matrix.h"
 #include "peft/model.h"
-#include "format/tensor.h"
+#include "format/tensors.h"
 
 struct peft__build;
 
@@ -23,13 +23,37 @@ typedef struct peft__module {
     int64_t in, out;    /* embedding: in = rows of the table (vocabulary), out = width; norm: out = width */
     const peft__tensor *weight; /* NULL: is_new, an adapter must bring it; or tied (below) */
     const peft__tensor *bias;   /* NULL: has none (or is_new) */
-    int32_t interleave; /* peft__matrix.interleave of the weight (and of the bias's elements) */
-    bool transposed;    /* Conv1D: stored [in, out] */
+    int32_t interleave; /* peft__matrix.interleave of the weight; biases are put in order when loading */
+    float stored_offset; /* the stored weight is Hugging Face's plus this (norms of Gemma in GGUF files: 1) */
+    bool transposed;    /* stored [in, out]: Conv1D in Hugging Face files */
     bool has_bias;
     bool is_head;       /* output layer: spared by "all-linear" */
+    bool is_new;        /* not in the files: an adapter must bring it */
     const struct peft__module *tied_to; /* shares the weight of this module (lm_head and embed_tokens) */
     uint32_t index;
+    uint32_t flags;     /* PEFT__MODULE_*: what was declared */
 } peft__module;
+
+/* What an architecture says of a module. */
+enum {
+    PEFT__MODULE_BIAS = 1u,          /* has a bias */
+    PEFT__MODULE_BIAS_IF_STORED = 2u, /* has a bias when the files do */
+    PEFT__MODULE_HEAD = 4u,          /* output layer */
+    PEFT__MODULE_MAY_BE_NEW = 8u,    /* missing in the files: an adapter brings it */
+    PEFT__MODULE_OPTIONAL = 16u,     /* missing in the files: the model does without it */
+    PEFT__MODULE_INTERLEAVED = 32u,  /* query or key projection: GGUF files of some architectures store its rows interleaved */
+    PEFT__MODULE_TIE_IF_MISSING = 64u, /* missing in the files: shares the weight of tied_to even if the config does not say so */
+    PEFT__MODULE_TIED = 128u         /* shares the weight of tied_to, unless the files hold another one */
+};
+
+typedef struct peft__module_spec {
+    int32_t kind, layer;
+    int64_t in, out;
+    uint32_t flags;
+    const char *tied_to;  /* name of the module whose weight is shared */
+    int32_t interleave;   /* rows of a head, with PEFT__MODULE_INTERLEAVED */
+    float stored_offset;  /* as in peft__module */
+} peft__module_spec;
 
 /* Numbers that every architecture shares; the rest is read from `config` by the architecture into `arch_config`. */
 typedef struct peft__dims {
@@ -42,12 +66,16 @@ typedef struct peft__dims {
 typedef struct peft__arch {
     const char *model_type; /* config.json's model_type */
     const char *gguf_arch;  /* general.architecture, NULL when not read from GGUF */
+    const char *base_prefix; /* "model.": what files saved from the bare body leave out; NULL = none */
+    int32_t default_task;   /* PEFT_TASK_* when config.json's "architectures" does not say */
     /* Turns GGUF metadata into the config.json that Hugging Face would have (only when gguf_arch is set). */
     peft_status (*config_from_gguf)(peft_context *ctx, const void *gguf, json_t *out_config);
     /* Reads model->config: fills model->dims and model->arch_config, then declares every module with peft__model_declare(). */
     peft_status (*configure)(peft_context *ctx, peft_model *model);
     /* GGUF name of a Hugging Face tensor name, in `arena`; NULL result = no such tensor in GGUF files. */
     char *(*gguf_name)(const peft_model *model, peft__arena *arena, const char *tensor);
+    /* Other name that Hugging Face files may use for a tensor, in `arena`; NULL function or result = none. */
+    char *(*alias)(const peft_model *model, peft__arena *arena, const char *tensor);
     /* Appends the body of the model: from the batch to the last hidden states [rows, hidden_size]. */
     struct peft__value *(*build)(struct peft__build *b);
     /* Appends the head for the model's task and b->purpose (heads shared by architectures are in heads.c). */
@@ -56,6 +84,17 @@ typedef struct peft__arch {
 
 /* Row of the table for a model_type (or GGUF architecture), NULL when unknown. ctx->extra_archs come first. */
 const peft__arch *peft__arch_find(peft_context *ctx, const char *model_type, bool gguf);
+
+/* For configure(): the module of this (printf-like) name; order of calls is the order of the module list. A TABLE is a bare tensor: its
+ * tensor has the module's own name, others have "name.weight" and "name.bias". */
+peft_status peft__model_declare(peft_context *ctx, peft_model *model, const peft__module_spec *spec, const char *name_format, ...) PEFT_PRINTF(4, 5);
+peft__dims *peft__model_edit_dims(peft_model *model);
+/* Memory that lives as long as the model, and where configure() leaves what build() needs. */
+peft__arena *peft__model_arena(peft_model *model);
+void peft__model_set_arch_config(peft_model *model, const void *arch_config);
+bool peft__model_is_gguf(const peft_model *model);
+/* A stored tensor by the file's own name (rope_freqs.weight), marked as used; NULL when there is none. */
+const peft__tensor *peft__model_claim(peft_model *model, const char *file_name);
 
 struct peft_model; /* model_internal.h of lib/model has the fields; these are what other folders use */
 const peft__dims *peft__model_dims(const peft_model *model);
@@ -70,6 +109,21 @@ const peft__module *peft__model_find(const peft_model *model, const char *name);
 const peft__tensor *peft__model_tensor(const peft_model *model, const char *tensor_name);
 /* Widens one module's logical weight [out, in] (embedding [in, out]) to float, Q/K rows in Hugging Face order, Conv1D as stored [in, out]. */
 peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, const char *tensor_name, float *out);
+/* The same for a module at hand. The matrix as kernels read it: logical [out, in] for linear layers, [in, out] (one row a token) for
+ * embeddings; `data` is NULL for a new module. */
+peft__matrix peft__module_matrix(const peft__module *module);
+/* Shape of "X.weight" / "X.bias" / a table in Hugging Face's layout; false when the model has no such tensor. New modules have shapes too. */
+bool peft__model_tensor_shape(const peft_model *model, const char *tensor_name, uint32_t *out_ndim, int64_t out_shape[4]);
+/* The module of a tensor name and which part it is (0 weight or bare table, 1 bias); NULL when there is none. */
+const peft__module *peft__model_split(const peft_model *model, const char *tensor_name, int *out_part);
+/* The folder or file, or "memory"; the folder is where tokenizer files lie. */
+const char *peft__model_path(const peft_model *model);
 peft_model *peft__model_ref(peft_model *model);
+
+/* For merging: a second model over the same bytes, in which single tensors are then replaced by floats in Hugging Face's layout (copied).
+ * Replacing the weight of a tied module unties it. Finish computes hash and sizes anew; until then nobody else may see the model. */
+peft_status peft__model_clone(peft_context *ctx, const peft_model *model, peft_model **out_model);
+peft_status peft__model_replace(peft_context *ctx, peft_model *model, const char *tensor_name, const float *values);
+void peft__model_finish(peft_model *model);
 
 #endif
