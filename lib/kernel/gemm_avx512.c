@@ -1,0 +1,3 @@
+/* gemm_avx512.c: kernels of the dense products for this instruction set. */
+#include "kernel/gemm_micro.inc"
+#include "kernel/gemv.inc"
