@@ -28,6 +28,9 @@ typedef struct peft__prefix {
 typedef struct peft__hooks {
     /* The param that stands for a base tensor ("model.norm.weight") which this adapter trains, or NULL. */
     peft__param *(*trained)(void *self, const char *tensor);
+    /* Asked when a module shares its weight with another one that this adapter trains (lm_head and embed_tokens): false leaves the module with
+     * the stored weight, as modules_to_save does in PEFT. Missing = true: both use the trained one. */
+    bool (*keeps_tie)(void *self, const peft__module *module);
     /* False when none of the three hooks below has anything to do at this module. Missing = they may. Saying so keeps the fused paths
      * open: an untouched output layer is never formed as [rows, vocabulary] logits, and an untouched layer takes the residual along. */
     bool (*touches)(void *self, const peft__module *module);
