@@ -2,6 +2,7 @@
 #include "kernel/gemm.h"
 
 #include "base/base.h"
+#include "base/half.h"
 #include "check.h"
 #include "kernel/gemv.h"
 #include "kernel/widen.h"
@@ -19,6 +20,35 @@ typedef struct sample {
     float *logical;
 } sample;
 
+/* A stored row of random numbers; of types that nothing here writes, random bytes with small scales. */
+static void fill_row(peft_dtype dtype, int64_t count, uint8_t *row) {
+    static const struct { peft_dtype dtype; int scale, minimum; } blocks[] = {
+        {PEFT_DTYPE_Q2_K, 80, 82}, {PEFT_DTYPE_Q3_K, 108, -1}, {PEFT_DTYPE_Q4_K, 0, 2}, {PEFT_DTYPE_Q5_K, 0, 2}, {PEFT_DTYPE_Q6_K, 208, -1},
+    };
+    float values[2048];
+    for (int64_t c = 0; c < count; c++)
+        values[c] = number();
+    for (size_t i = 0; i < PEFT_COUNT(blocks); i++) {
+        if (blocks[i].dtype != dtype) continue;
+        const size_t bytes = peft__dtype_block_bytes(dtype);
+        for (int64_t b = 0; b < count / peft__dtype_block(dtype); b++, row += bytes) {
+            for (size_t j = 0; j < bytes; j++)
+                row[j] = (uint8_t)below(256);
+            const uint16_t scale = peft__f32_to_f16(number() * 1e-3f), minimum = peft__f32_to_f16(number() * 1e-3f);
+            memcpy(row + blocks[i].scale, &scale, 2);
+            if (blocks[i].minimum >= 0) memcpy(row + blocks[i].minimum, &minimum, 2);
+        }
+        return;
+    }
+    if (dtype == PEFT_DTYPE_F64)
+        for (int64_t c = 0; c < count; c++) {
+            const double value = (double)values[c] / 3.0;
+            memcpy(row + 8 * c, &value, 8);
+        }
+    else
+        CHECK_OK(ctx, peft__quantize(ctx, dtype, values, count, row));
+}
+
 static sample make(peft_dtype dtype, int64_t rows, int64_t cols, bool transposed, int32_t interleave) {
     sample s;
     const int64_t stored_rows = transposed ? cols : rows, stored_cols = transposed ? rows : cols;
@@ -33,9 +63,7 @@ static sample make(peft_dtype dtype, int64_t rows, int64_t cols, bool transposed
     if (dtype == PEFT_DTYPE_F32) s.matrix.data = s.bytes;
     for (int64_t r = 0; r < stored_rows; r++) {
         uint8_t *row = (uint8_t *)peft__matrix_row(&s.matrix, r);
-        for (int64_t c = 0; c < stored_cols; c++)
-            values[c] = number();
-        CHECK_OK(ctx, peft__quantize(ctx, dtype, values, stored_cols, row));
+        fill_row(dtype, stored_cols, row);
         peft__dequantize(dtype, row, stored_cols, values);
         for (int64_t c = 0; c < stored_cols; c++)
             s.logical[transposed ? c * cols + r : r * cols + c] = values[c];
