@@ -75,7 +75,7 @@ enum {
 
 typedef struct peft_context_options {
     uint32_t struct_size;          /**< set by peft_context_options_init() */
-    uint32_t threads;              /**< workers including the caller; 0 = number of CPUs this process may use; default 0 */
+    uint32_t threads;              /**< workers and the caller, 1 to 1024; 0 (default) = CPUs of this process */
     uint64_t memory_limit;         /**< bytes that may be held at once, 0 = no limit (default) */
     const peft_allocator *allocator; /**< NULL = aligned malloc (default); copied */
     const peft_executor *executor;   /**< NULL = own worker threads (default); copied */
@@ -90,7 +90,7 @@ PEFT_API void peft_context_options_init_sized(peft_context_options *options, uin
 #define peft_context_options_init(options) peft_context_options_init_sized((options), (uint32_t)sizeof *(options))
 
 /** Makes a context. `options` may be NULL for the defaults. `*out_context` is set on success only.
- *  Errors: PEFT_E_ABI, PEFT_E_ARG, PEFT_E_NOMEM. Threads: safe. */
+ *  Errors: PEFT_E_ABI, PEFT_E_ARG, PEFT_E_NOMEM, PEFT_E_LIMIT. Threads: safe. */
 PEFT_API PEFT_NODISCARD peft_status peft_context_create_abi(const peft_context_options *options, uint32_t abi,
                                                             peft_context **out_context);
 #define peft_context_create(options, out_context) peft_context_create_abi((options), PEFT_ABI_VERSION, (out_context))

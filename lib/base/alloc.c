@@ -35,7 +35,9 @@ typedef struct block_header {
 
 _Static_assert(sizeof(block_header) <= BLOCK_ALIGN, "the header fits in front of an aligned block");
 
-static block_header *header_of(void *memory) { return (block_header *)(void *)((char *)memory - BLOCK_ALIGN); }
+static block_header *header_of(void *memory) {
+    return (block_header *)(void *)((char *)memory - BLOCK_ALIGN);
+}
 
 /* Blocks of many pages start on a huge page and ask for huge pages: matrices are walked with large strides, and the
  * misses of the translation buffer would cost more than the arithmetic. */
@@ -68,7 +70,8 @@ static bool reserve_bytes(peft__mem *mem, size_t total) {
                                                     memory_order_relaxed));
     uint64_t peak = atomic_load_explicit(&mem->peak, memory_order_relaxed);
     while (peak < held + total && !atomic_compare_exchange_weak_explicit(&mem->peak, &peak, held + total,
-                                                                         memory_order_relaxed, memory_order_relaxed)) {}
+                                                                         memory_order_relaxed, memory_order_relaxed)) {
+    }
     return true;
 }
 
@@ -131,7 +134,9 @@ char *peft__strndup(peft__mem *mem, const char *text, size_t length) {
     return copy;
 }
 
-char *peft__strdup(peft__mem *mem, const char *text) { return peft__strndup(mem, text, strlen(text)); }
+char *peft__strdup(peft__mem *mem, const char *text) {
+    return peft__strndup(mem, text, strlen(text));
+}
 
 char *peft__strfmt(peft__mem *mem, const char *format, ...) {
     va_list arguments, again;
@@ -185,4 +190,6 @@ bool peft__mem_over_limit(const peft__mem *mem, uint64_t *out_limit) {
     return atomic_load_explicit(&mem->over_limit, memory_order_relaxed);
 }
 
-void peft__mem_freeze(peft__mem *mem, bool on) { atomic_store_explicit(&mem->frozen, on, memory_order_relaxed); }
+void peft__mem_freeze(peft__mem *mem, bool on) {
+    atomic_store_explicit(&mem->frozen, on, memory_order_relaxed);
+}

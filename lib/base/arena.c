@@ -27,7 +27,9 @@ static peft__arena_block *block_create(peft__mem *mem, size_t capacity) {
     return block;
 }
 
-void peft__arena_init(peft__arena *arena, peft__mem *mem) { *arena = (peft__arena){.mem = mem, .blocks = NULL}; }
+void peft__arena_init(peft__arena *arena, peft__mem *mem) {
+    *arena = (peft__arena){.mem = mem, .blocks = NULL};
+}
 
 void *peft__arena_alloc(peft__arena *arena, size_t size) {
     size_t need;

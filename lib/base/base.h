@@ -84,11 +84,12 @@ typedef struct peft__pool peft__pool;
  * uses. Which lane gets which tile is not determined; results must not depend on it. */
 typedef void (*peft__tile_fn)(void *argument, uint32_t tile, uint32_t lane);
 
-peft_status peft__pool_create(peft_context *ctx, uint32_t threads, const peft_executor *executor, peft__pool **out_pool);
+peft_status peft__pool_create(peft_context *ctx, uint32_t threads, const peft_executor *executor,
+                              peft__pool **out_pool);
 void peft__pool_destroy(peft__pool *pool); /* joins the workers */
 uint32_t peft__pool_lanes(const peft__pool *pool);
-/* Runs all tiles and returns. One tile or one lane runs inline. After fork() the first call in the child makes
- * new workers. Never fails: tiles that find no worker run on the caller. */
+/* Runs all tiles and returns; a tile may not run the pool again. One tile or one lane runs inline. After fork() the
+ * first call in the child makes new workers. Never fails: tiles that find no worker run on the caller. */
 void peft__pool_run(peft__pool *pool, uint32_t tiles, peft__tile_fn fn, void *argument);
 
 /* ---- context.c -------------------------------------------------------------------------------------- */
@@ -224,10 +225,14 @@ struct peft__source {
     atomic_int references;
 };
 
-peft_status peft__source_open_path(peft_context *ctx, const char *path, peft__source **out_source); /* mmap, read only */
-peft_status peft__source_open_memory(peft_context *ctx, const void *data, size_t size, const char *name, peft__source **out_source); /* borrowed */
-/* Reads everything into memory of our own. */
-peft_status peft__source_open_reader(peft_context *ctx, const peft_reader *reader, const char *name, peft__source **out_source);
+/* Maps a regular file for reading. */
+peft_status peft__source_open_path(peft_context *ctx, const char *path, peft__source **out_source);
+/* Borrows memory, which must outlive the source; name NULL = "memory". */
+peft_status peft__source_open_memory(peft_context *ctx, const void *data, size_t size, const char *name,
+                                     peft__source **out_source);
+/* Reads everything into memory of our own; name NULL = "reader". */
+peft_status peft__source_open_reader(peft_context *ctx, const peft_reader *reader, const char *name,
+                                     peft__source **out_source);
 peft__source *peft__source_ref(peft__source *source);
 void peft__source_unref(peft__source *source);
 /* Tells the system that a mapped range is not needed at present (its pages may be dropped and read again). */
@@ -242,7 +247,8 @@ bool peft__path_exists(const char *path);
 char *peft__path_join(peft__mem *mem, const char *folder, const char *name);
 peft_status peft__make_dirs(peft_context *ctx, const char *path);
 /* Sorted names of a folder's entries, in `arena`. */
-peft_status peft__list_dir(peft_context *ctx, const char *path, peft__arena *arena, char ***out_names, size_t *out_count);
+peft_status peft__list_dir(peft_context *ctx, const char *path, peft__arena *arena, char ***out_names,
+                           size_t *out_count);
 
 /* Writes to `path`.tmp.<unique> in the same folder; commit flushes, renames and flushes the folder; abort removes
  * the temporary file. Until commit the old file is untouched. */

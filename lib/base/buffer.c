@@ -25,7 +25,9 @@ static bool reserve(peft__buffer *buffer, size_t extra) {
     return true;
 }
 
-void peft__buffer_init(peft__buffer *buffer, peft__mem *mem) { *buffer = (peft__buffer){.mem = mem}; }
+void peft__buffer_init(peft__buffer *buffer, peft__mem *mem) {
+    *buffer = (peft__buffer){.mem = mem};
+}
 
 void peft__buffer_free(peft__buffer *buffer) {
     peft__free(buffer->mem, buffer->data);
@@ -46,7 +48,9 @@ bool peft__buffer_put(peft__buffer *buffer, const void *data, size_t length) {
     return true;
 }
 
-bool peft__buffer_puts(peft__buffer *buffer, const char *text) { return peft__buffer_put(buffer, text, strlen(text)); }
+bool peft__buffer_puts(peft__buffer *buffer, const char *text) {
+    return peft__buffer_put(buffer, text, strlen(text));
+}
 
 bool peft__buffer_printf(peft__buffer *buffer, const char *format, ...) {
     va_list arguments, again;

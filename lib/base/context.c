@@ -61,12 +61,16 @@ peft_status peft__fail_nomem(peft_context *ctx, size_t bytes, const char *what) 
     uint64_t held = 0, limit = 0;
     peft__mem_counters(ctx->mem, &held, NULL, NULL);
     if (peft__mem_over_limit(ctx->mem, &limit))
-        return peft__fail(ctx, PEFT_E_LIMIT, "%s takes %zu bytes, which would pass the memory limit: %llu of %llu bytes are in use",
-                          what, bytes, (unsigned long long)held, (unsigned long long)limit);
+        return peft__fail(ctx, PEFT_E_LIMIT,
+                          "%s takes %zu bytes, which would pass the memory limit: %llu of %llu bytes are in use", what,
+                          bytes, (unsigned long long)held, (unsigned long long)limit);
     if (limit != 0)
-        return peft__fail(ctx, PEFT_E_NOMEM, "%s takes %zu bytes, which the allocator did not give; %llu bytes are in use, the limit is %llu",
-                          what, bytes, (unsigned long long)held, (unsigned long long)limit);
-    return peft__fail(ctx, PEFT_E_NOMEM, "%s takes %zu bytes, which the allocator did not give; %llu bytes are in use, there is no limit",
+        return peft__fail(
+            ctx, PEFT_E_NOMEM,
+            "%s takes %zu bytes, which the allocator did not give; %llu bytes are in use, the limit is %llu", what,
+            bytes, (unsigned long long)held, (unsigned long long)limit);
+    return peft__fail(ctx, PEFT_E_NOMEM,
+                      "%s takes %zu bytes, which the allocator did not give; %llu bytes are in use, there is no limit",
                       what, bytes, (unsigned long long)held);
 }
 
@@ -93,7 +97,8 @@ peft_status peft__options_copy(peft_context *ctx, void *to, size_t known, const 
     uint32_t size;
     memcpy(&size, from, sizeof size);
     if (size < minimum || size > LARGEST_OPTIONS)
-        return peft__fail(ctx, PEFT_E_ABI, "%s.struct_size is %zu or more, found %u: call %s_init() before setting fields", name,
+        return peft__fail(ctx, PEFT_E_ABI,
+                          "%s.struct_size is %zu or more, found %u: call %s_init() before setting fields", name,
                           minimum, size, name);
     for (size_t i = known; i < size; i++) {
         if (((const unsigned char *)from)[i] != 0)
@@ -181,7 +186,9 @@ void peft_context_destroy(peft_context *context) {
 
 /* ---- questions and settings ------------------------------------------------------------------------------- */
 
-const char *peft_context_error(const peft_context *context) { return context == NULL ? "" : context->error; }
+const char *peft_context_error(const peft_context *context) {
+    return context == NULL ? "" : context->error;
+}
 
 void peft_context_memory(const peft_context *context, uint64_t *out_bytes, uint64_t *out_peak_bytes,
                          uint64_t *out_allocations) {
@@ -194,7 +201,8 @@ void peft_context_memory(const peft_context *context, uint64_t *out_bytes, uint6
 peft_status peft_context_set_threads(peft_context *context, uint32_t threads) {
     if (context == NULL) return PEFT_E_ARG;
     if (context->has_executor)
-        return peft__fail(context, PEFT_E_STATE, "the context runs on the host's executor; its number of workers is fixed");
+        return peft__fail(context, PEFT_E_STATE,
+                          "the context runs on the host's executor; its number of workers is fixed");
     peft__pool *pool;
     PEFT_TRY(peft__pool_create(context, threads, NULL, &pool));
     peft__pool_destroy(context->pool);
@@ -210,9 +218,13 @@ uint32_t peft_version_number(void) {
     return PEFT_VERSION_MAJOR * 1000000u + PEFT_VERSION_MINOR * 1000u + PEFT_VERSION_PATCH;
 }
 
-const char *peft_version_string(void) { return PEFT_VERSION_STRING; }
+const char *peft_version_string(void) {
+    return PEFT_VERSION_STRING;
+}
 
-uint32_t peft_abi_version(void) { return PEFT_ABI_VERSION; }
+uint32_t peft_abi_version(void) {
+    return PEFT_ABI_VERSION;
+}
 
 const char *peft_context_build_info(peft_context *context) {
     if (context == NULL) return "";
@@ -222,7 +234,7 @@ const char *peft_context_build_info(peft_context *context) {
                    "%u %s",
                    PEFT_VERSION_STRING, PEFT_ABI_VERSION, PEFT_BLIS_MICRO_KERNELS ? "blis micro-kernels" : "blis",
                    JANSSON_VERSION, ZLIB_VERSION, PEFT_HAVE_PNG ? "yes" : "no", PEFT_HAVE_JPEG ? "yes" : "no",
-                   __VERSION__, features[peft__cpu_detect()], features[context->cpu],
-                   peft__pool_lanes(context->pool), context->has_executor ? "lanes of the host" : "threads");
+                   __VERSION__, features[peft__cpu_detect()], features[context->cpu], peft__pool_lanes(context->pool),
+                   context->has_executor ? "lanes of the host" : "threads");
     return context->build_info;
 }

@@ -16,7 +16,9 @@
 #define STATE_AVX 0x06u    /* XCR0: SSE and AVX registers */
 #define STATE_AVX512 0xe6u /* and mask registers, upper halves, registers 16 to 31 */
 
-__attribute__((target("xsave"))) static uint64_t enabled_state(void) { return (uint64_t)_xgetbv(0); }
+__attribute__((target("xsave"))) static uint64_t enabled_state(void) {
+    return (uint64_t)_xgetbv(0);
+}
 
 uint32_t peft__cpu_detect(void) {
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -33,7 +35,9 @@ uint32_t peft__cpu_detect(void) {
     return PEFT_CPU_AVX512;
 }
 #else
-uint32_t peft__cpu_detect(void) { return PEFT_CPU_GENERIC; }
+uint32_t peft__cpu_detect(void) {
+    return PEFT_CPU_GENERIC;
+}
 #endif
 
 uint32_t peft__cpu_count(void) {

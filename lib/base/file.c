@@ -263,7 +263,9 @@ peft_status peft__writer_put(peft__writer *writer, const void *data, size_t size
     return status;
 }
 
-uint64_t peft__writer_offset(const peft__writer *writer) { return writer->offset; }
+uint64_t peft__writer_offset(const peft__writer *writer) {
+    return writer->offset;
+}
 
 /* Makes the rename last. Some systems cannot open or flush a folder; then the file itself is safe all the same. */
 static peft_status flush_folder(peft_context *ctx, const char *folder) {

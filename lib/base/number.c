@@ -84,7 +84,9 @@ typedef struct decimal {
     bool negative;
 } decimal;
 
-static bool is_digit(char letter) { return letter >= '0' && letter <= '9'; }
+static bool is_digit(char letter) {
+    return letter >= '0' && letter <= '9';
+}
 
 static bool scan_decimal(const char *text, size_t length, decimal *number) {
     size_t at = 0;

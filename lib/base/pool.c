@@ -58,7 +58,9 @@ struct peft__pool {
     pool_worker workers[];
 };
 
-static uint32_t generation_of(uint64_t gate) { return (uint32_t)(gate >> 32); }
+static uint32_t generation_of(uint64_t gate) {
+    return (uint32_t)(gate >> 32);
+}
 
 static void relax(void) {
 #if defined(__x86_64__) || defined(__i386__)
@@ -207,9 +209,13 @@ void peft__pool_destroy(peft__pool *pool) {
 
 /* ---- running ------------------------------------------------------------------------------------------- */
 
-uint32_t peft__pool_lanes(const peft__pool *pool) { return pool->lanes; }
+uint32_t peft__pool_lanes(const peft__pool *pool) {
+    return pool->lanes;
+}
 
-static void executor_task(void *argument, uint32_t index) { draw_tiles(argument, index); }
+static void executor_task(void *argument, uint32_t index) {
+    draw_tiles(argument, index);
+}
 
 static void run_on_executor(peft__pool *pool) {
     const uint32_t count = pool->tiles < pool->lanes ? pool->tiles : pool->lanes;

@@ -56,7 +56,9 @@ uint64_t peft__rng_below(peft__rng *rng, uint64_t bound) {
     }
 }
 
-float peft__rng_uniform(peft__rng *rng) { return (float)(peft__rng_u32(rng) >> 8) * 0x1p-24f; }
+float peft__rng_uniform(peft__rng *rng) {
+    return (float)(peft__rng_u32(rng) >> 8) * 0x1p-24f;
+}
 
 float peft__rng_normal(peft__rng *rng) {
     /* Always two draws, and in double: the tail reaches 6.6 deviations and the sequence has no hidden half. */
@@ -65,7 +67,9 @@ float peft__rng_normal(peft__rng *rng) {
     return (float)(sqrt(-2.0 * log(radius)) * cos(angle));
 }
 
-static inline uint64_t rotate(uint64_t value, int bits) { return value << bits | value >> (64 - bits); }
+static inline uint64_t rotate(uint64_t value, int bits) {
+    return value << bits | value >> (64 - bits);
+}
 
 static inline void sip_round(uint64_t v[4]) {
     v[0] += v[1];

@@ -36,7 +36,8 @@ static peft_status map_file(peft_context *ctx, const char *path, int fd, peft__s
     char text[128];
     struct stat info;
     if (fstat(fd, &info) != 0)
-        return peft__fail(ctx, PEFT_E_IO, "%s: cannot be examined: %s", path, peft__errno_text(errno, text, sizeof text));
+        return peft__fail(ctx, PEFT_E_IO, "%s: cannot be examined: %s", path,
+                          peft__errno_text(errno, text, sizeof text));
     if (S_ISDIR(info.st_mode)) return peft__fail(ctx, PEFT_E_IO, "%s: expected a file, found a folder", path);
     if (!S_ISREG(info.st_mode))
         return peft__fail(ctx, PEFT_E_IO, "%s: expected a regular file, found a device or pipe", path);
@@ -52,8 +53,8 @@ static peft_status map_file(peft_context *ctx, const char *path, int fd, peft__s
         if (data == MAP_FAILED) {
             const int code = errno;
             peft__source_unref(source);
-            return peft__fail(ctx, code == ENOMEM ? PEFT_E_NOMEM : PEFT_E_IO, "%s: %zu bytes cannot be mapped: %s", path, size,
-                              peft__errno_text(code, text, sizeof text));
+            return peft__fail(ctx, code == ENOMEM ? PEFT_E_NOMEM : PEFT_E_IO, "%s: %zu bytes cannot be mapped: %s",
+                              path, size, peft__errno_text(code, text, sizeof text));
         }
         source->data = data;
         source->size = size;
@@ -62,7 +63,8 @@ static peft_status map_file(peft_context *ctx, const char *path, int fd, peft__s
     return PEFT_OK;
 }
 
-static peft_status read_all(peft_context *ctx, const peft_reader *reader, const char *name, uint8_t *data, size_t size) {
+static peft_status read_all(peft_context *ctx, const peft_reader *reader, const char *name, uint8_t *data,
+                            size_t size) {
     for (size_t done = 0; done < size;) {
         const uint64_t want = size - done;
         const int64_t got = reader->read(reader->user, done, data + done, want);
@@ -70,10 +72,11 @@ static peft_status read_all(peft_context *ctx, const peft_reader *reader, const 
             return peft__fail(ctx, PEFT_E_CALLBACK, "%s: the host's reader failed at offset %zu with %lld", name, done,
                               (long long)got);
         if (got == 0)
-            return peft__fail(ctx, PEFT_E_CALLBACK, "%s: the host's reader ended at offset %zu of %zu bytes", name, done,
-                              size);
+            return peft__fail(ctx, PEFT_E_CALLBACK, "%s: the host's reader ended at offset %zu of %zu bytes", name,
+                              done, size);
         if ((uint64_t)got > want)
-            return peft__fail(ctx, PEFT_E_CALLBACK, "%s: the host's reader was asked for %llu bytes at offset %zu and says it read %lld",
+            return peft__fail(ctx, PEFT_E_CALLBACK,
+                              "%s: the host's reader was asked for %llu bytes at offset %zu and says it read %lld",
                               name, (unsigned long long)want, done, (long long)got);
         done += (size_t)got;
     }
@@ -91,7 +94,8 @@ peft_status peft__source_open_path(peft_context *ctx, const char *path, peft__so
     } while (fd < 0 && errno == EINTR);
     if (fd < 0) {
         char text[128];
-        status = peft__fail(ctx, PEFT_E_IO, "%s: cannot be opened: %s", path, peft__errno_text(errno, text, sizeof text));
+        status =
+            peft__fail(ctx, PEFT_E_IO, "%s: cannot be opened: %s", path, peft__errno_text(errno, text, sizeof text));
     } else {
         status = map_file(ctx, path, fd, out_source);
         (void)close(fd);
@@ -103,7 +107,8 @@ peft_status peft__source_open_path(peft_context *ctx, const char *path, peft__so
 peft_status peft__source_open_memory(peft_context *ctx, const void *data, size_t size, const char *name,
                                      peft__source **out_source) {
     if (data == NULL && size != 0)
-        return peft__fail(ctx, PEFT_E_ARG, "%s: the address is NULL but the size is %zu", name != NULL ? name : "memory", size);
+        return peft__fail(ctx, PEFT_E_ARG, "%s: the address is NULL but the size is %zu",
+                          name != NULL ? name : "memory", size);
     peft__source *source;
     PEFT_TRY(source_create(ctx, name != NULL ? name : "memory", SOURCE_BORROWED, &source));
     if (size != 0) source->data = data;
@@ -115,7 +120,8 @@ peft_status peft__source_open_memory(peft_context *ctx, const void *data, size_t
 peft_status peft__source_open_reader(peft_context *ctx, const peft_reader *reader, const char *name,
                                      peft__source **out_source) {
     if (name == NULL) name = "reader";
-    if (reader == NULL || reader->read == NULL) return peft__fail(ctx, PEFT_E_ARG, "%s: the reader has no read function", name);
+    if (reader == NULL || reader->read == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "%s: the reader has no read function", name);
     if (reader->size > SIZE_MAX / 2)
         return peft__fail(ctx, PEFT_E_LIMIT, "%s: %llu bytes are more than this process can hold", name,
                           (unsigned long long)reader->size);

@@ -52,7 +52,9 @@ bool peft__utf8_valid(const char *text, size_t length) {
 }
 
 /* Bytes that the character starting with `first` should have. */
-static size_t promised_size(uint8_t first) { return first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 1; }
+static size_t promised_size(uint8_t first) {
+    return first >= 0xf0 ? 4 : first >= 0xe0 ? 3 : first >= 0xc2 ? 2 : 1;
+}
 
 void peft__utf8_tidy(char *text) {
     const size_t length = strlen(text);
@@ -69,7 +71,8 @@ void peft__utf8_tidy(char *text) {
             }
             text[at++] = '?';
         } else {
-            if (code_point < 0x20 || code_point == 0x7f) text[at] = code_point == '\n' || code_point == '\t' ? ' ' : '?';
+            if (code_point < 0x20 || code_point == 0x7f)
+                text[at] = code_point == '\n' || code_point == '\t' ? ' ' : '?';
             at += size;
         }
     }
