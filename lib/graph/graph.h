@@ -64,7 +64,8 @@ struct peft__rows {
     void (*measure)(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows, int64_t *out_sequences);
     /* Fills the bound fields from the batch and the (already bound) parent. */
     peft_status (*bind)(peft__rows *rows, peft_context *ctx, const peft_batch *batch);
-    bool carries_source;   /* ask for the `source` array */
+    bool carries_source;   /* bind fills `source` */
+    bool fixed;            /* of parameters: count is known from the start, no arrays */
 
     int64_t max_rows, max_sequences;
 
@@ -76,7 +77,7 @@ struct peft__rows {
     int32_t *ids;       /* [count] token ids, or -1 where a row is no token */
     int32_t *types;     /* [count] token types */
     int32_t *labels;    /* [count] what this row is to predict, -100 = nothing; already shifted for causal models */
-    int32_t *source;    /* [count] row of the parent, or ~row of the inserted table; NULL unless asked for */
+    int32_t *source;    /* [count] row of the parent, or ~row of the inserted table; only with carries_source */
 };
 
 /* A space of always `count` rows, one sequence: parameters and what is computed from parameters alone. */
@@ -197,6 +198,7 @@ peft__arena *peft__graph_arena(peft__graph *graph); /* for attr that must live a
 /* Records a failure while building (error text already set); returns NULL for `return peft__graph_fail(...)`. */
 void *peft__graph_fail(peft__graph *graph, peft_status status);
 bool peft__graph_failed(const peft__graph *graph);
+peft_status peft__graph_status(const peft__graph *graph); /* the first failure, or PEFT_OK */
 
 /* What planning found, all in bytes except the counts. */
 typedef struct peft__plan_info {
