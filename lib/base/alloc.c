@@ -79,7 +79,8 @@ void *peft__alloc(peft__mem *mem, size_t size) {
     size_t total;
     atomic_store_explicit(&mem->over_limit, false, memory_order_relaxed);
     if (atomic_load_explicit(&mem->frozen, memory_order_relaxed)) return NULL;
-    if (!peft__add_size(size, BLOCK_ALIGN, &total) || !reserve_bytes(mem, total)) return NULL;
+    /* Half of the address space: no allocator has it, and pointers into more could not be subtracted. */
+    if (!peft__add_size(size, BLOCK_ALIGN, &total) || total > PTRDIFF_MAX || !reserve_bytes(mem, total)) return NULL;
 
     const int saved_errno = errno;
     char *base = mem->allocator.alloc(mem->allocator.user, total, BLOCK_ALIGN);

@@ -17,6 +17,12 @@
 #define LARGEST_OPTIONS 4096u
 #define LOG_LINE 2048
 
+#if defined(__clang__) || !defined(__GNUC__)
+#define COMPILER __VERSION__
+#else
+#define COMPILER "gcc " __VERSION__
+#endif
+
 /* ---- texts ---------------------------------------------------------------------------------------------- */
 
 static void set_error(peft_context *ctx, const char *text) {
@@ -230,11 +236,11 @@ const char *peft_context_build_info(peft_context *context) {
     if (context == NULL) return "";
     static const char *const features[] = {"generic", "avx2", "avx512"};
     (void)snprintf(context->build_info, sizeof context->build_info,
-                   "libpeft %s (abi %d); %s; jansson %s; zlib %s; png %s; jpeg %s; compiler %s; cpu %s, using %s; "
+                   "libpeft %s (abi %d); %s; jansson %s; zlib %s; png %s; jpeg %s; %s; cpu %s, using %s; "
                    "%u %s",
                    PEFT_VERSION_STRING, PEFT_ABI_VERSION, PEFT_BLIS_MICRO_KERNELS ? "blis micro-kernels" : "blis",
                    JANSSON_VERSION, ZLIB_VERSION, PEFT_HAVE_PNG ? "yes" : "no", PEFT_HAVE_JPEG ? "yes" : "no",
-                   __VERSION__, features[peft__cpu_detect()], features[context->cpu], peft__pool_lanes(context->pool),
+                   COMPILER, features[peft__cpu_detect()], features[context->cpu], peft__pool_lanes(context->pool),
                    context->has_executor ? "lanes of the host" : "threads");
     return context->build_info;
 }

@@ -14,7 +14,7 @@
 
 /* ---- big integers ---------------------------------------------------------------------------------------- */
 
-/* Large enough for 10^(781 + 345), 3741 bits, and the shifts that align two such numbers. */
+/* Large enough for 10^(781 + 330), 3691 bits, and for aligning another number with it. */
 #define BIG_WORDS 124
 
 typedef struct big {

@@ -61,7 +61,7 @@ static void test_bf16(void) {
         wrong += peft__f32_to_bf16(peft__f32_from_bits(bits | 0x8001u)) != half + 1;
     }
     CHECK(wrong == 0);
-    CHECK(peft__f32_to_bf16(3.4e38f) == 0x7f80); /* rounds up to infinity */
+    CHECK(peft__f32_to_bf16(3.4e38f) == 0x7f80);                                          /* rounds up to infinity */
     CHECK(isnan(peft__bf16_to_f32(peft__f32_to_bf16(peft__f32_from_bits(0x7f800001u))))); /* a NaN in low bits only */
 }
 

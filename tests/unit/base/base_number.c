@@ -21,12 +21,15 @@ static void test_grammar(void) {
     CHECK(reads("-7", -7) && reads("0", 0) && reads("-0.0", -0.0) && reads("007", 7) && reads("1E+05", 1e5));
     CHECK(reads("0e999999999999999999999999", 0) && reads("0.000", 0) && reads("1e-99999999999999999999", 0));
     CHECK(reads("-1e-400", -0.0));
-    static const char *const bad[] = {"",    "+",   "-",    ".",    "e5",   "1e",   "1e+", "inf", "nan", "-inf", "0x10", "1 ",
-                                      " 1",  "1,5", "1.2.3", "--1",  "1e5.", "1e400", "-1e309", "1_0", "1f",  "1e 5", "1.8e308"};
+    static const char *const bad[] = {"",     "+",     "-",      ".",   "e5", "1e",   "1e+",    "inf",
+                                      "nan",  "-inf",  "0x10",   "1 ",  " 1", "1,5",  "1.2.3",  "--1",
+                                      "1e5.", "1e400", "-1e309", "1_0", "1f", "1e 5", "1.8e308"};
     for (size_t i = 0; i < PEFT_COUNT(bad); i++) {
         if (!CHECK(refused(bad[i], strlen(bad[i])))) fprintf(stderr, "    %s\n", bad[i]);
     }
-    CHECK(refused("1\0" "2", 3));
+    CHECK(refused("1\0"
+                  "2",
+                  3));
     double value = 0;
     CHECK(peft__parse_f64("12345", 2, &value) && value == 12); /* not past the length */
 }
@@ -85,9 +88,19 @@ static void test_format(void) {
     static const struct {
         double value;
         const char *want;
-    } known[] = {{0, "0"},         {-0.0, "-0"},     {1, "1"},          {0.1, "0.1"},           {1e-4, "0.0001"},
-                 {2e-5, "2e-05"},  {1.5e300, "1.5e+300"}, {-2.5, "-2.5"},   {0.1 + 0.2, "0.30000000000000004"},
-                 {1.0 / 3, "0.3333333333333333"}, {123456789, "123456789"}, {HUGE_VAL, "inf"}, {-HUGE_VAL, "-inf"}};
+    } known[] = {{0, "0"},
+                 {-0.0, "-0"},
+                 {1, "1"},
+                 {0.1, "0.1"},
+                 {1e-4, "0.0001"},
+                 {2e-5, "2e-05"},
+                 {1.5e300, "1.5e+300"},
+                 {-2.5, "-2.5"},
+                 {0.1 + 0.2, "0.30000000000000004"},
+                 {1.0 / 3, "0.3333333333333333"},
+                 {123456789, "123456789"},
+                 {HUGE_VAL, "inf"},
+                 {-HUGE_VAL, "-inf"}};
     for (size_t i = 0; i < PEFT_COUNT(known); i++) {
         peft__format_f64(text, sizeof text, known[i].value);
         CHECK_STR(text, known[i].want);
@@ -108,7 +121,8 @@ static void test_format(void) {
 }
 
 static void test_locale(void) {
-    static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8", "de_DE", "fr_FR.UTF-8", "ps_AF.UTF-8", "ru_RU.UTF-8"};
+    static const char *const names[] = {"de_DE.UTF-8", "de_DE.utf8",  "de_DE",
+                                        "fr_FR.UTF-8", "ps_AF.UTF-8", "ru_RU.UTF-8"};
     int found = 0;
     for (size_t i = 0; i < PEFT_COUNT(names); i++) {
         if (setlocale(LC_ALL, names[i]) == NULL) continue;

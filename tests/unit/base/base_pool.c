@@ -13,6 +13,12 @@
 #if __has_feature(thread_sanitizer)
 #define THREAD_SANITIZER 1
 #endif
+#if __has_feature(address_sanitizer)
+#define ADDRESS_SANITIZER 1
+#endif
+#endif
+#if defined(__SANITIZE_ADDRESS__)
+#define ADDRESS_SANITIZER 1
 #endif
 #if defined(__SANITIZE_THREAD__)
 #define THREAD_SANITIZER 1
@@ -223,7 +229,7 @@ static void test_no_threads(void) {
         if (peft_context_create(&options, &ctx) != PEFT_OK) _exit(2);
         const struct rlimit none = {0, 0};
         setrlimit(RLIMIT_NPROC, &none);
-#if !defined(__SANITIZE_ADDRESS__)
+#if !defined(ADDRESS_SANITIZER)
         const struct rlimit small = {64 << 20, 64 << 20};
         setrlimit(RLIMIT_AS, &small);
 #endif

@@ -107,7 +107,8 @@ static void test_reader(peft_context *ctx) {
     CHECK(wrong == 0 && source->size == 12345 && state.calls == 13);
     peft__source_unref(source);
     source = NULL;
-    static const char *const want[] = {"failed at offset 7000 with -5", "ended at offset 7000 of 12345", "says it read"};
+    static const char *const want[] = {"failed at offset 7000 with -5", "ended at offset 7000 of 12345",
+                                       "says it read"};
     for (state.mode = 1; state.mode <= 3; state.mode++) {
         CHECK_STATUS(ctx, peft__source_open_reader(ctx, &reader, "asset", &source), PEFT_E_CALLBACK);
         CHECK(strstr(peft_context_error(ctx), want[state.mode - 1]) != NULL);

@@ -17,9 +17,10 @@ static void test_utf8(void) {
         for (size_t part = 1; part < size; part++) wrong += peft__utf8_decode(text, part, &back) != 0;
     }
     CHECK(wrong == 0);
-    static const char *const bad[] = {"\x80",         "\xc0\x80",         "\xc1\xbf",         "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf",
-                                      "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff",         "\xc3(",
-                                      "a\xe2\x82"};
+    static const char *const bad[] = {
+        "\x80",         "\xc0\x80",         "\xc1\xbf",         "\xe0\x9f\xbf", "\xf0\x8f\xbf\xbf",
+        "\xed\xa0\x80", "\xf4\x90\x80\x80", "\xf5\x80\x80\x80", "\xff",         "\xc3(",
+        "a\xe2\x82"};
     for (size_t i = 0; i < PEFT_COUNT(bad); i++) CHECK(!peft__utf8_valid(bad[i], strlen(bad[i])));
     CHECK(peft__utf8_valid("", 0) && peft__utf8_valid("a\0\xc3\xa4", 4));
 
