@@ -1,50 +1,90 @@
 /** \file peft/dataset.h
- *  Batches, and data sets that make them.
- *
- *  A batch is ragged: N rows of all sequences one after another, and where each sequence starts. There is no padding.
- *  peft_batch_from_padded() turns other people's padded rectangles into this form.
+ *  Data sets: files of text or conversations, tokenised, masked, shuffled and cut into batches.
  */
 #ifndef PEFT_DATASET_H
 #define PEFT_DATASET_H
 
-#include "peft/context.h"
+#include "peft/batch.h"
+#include "peft/model.h"
 
 #ifdef __cplusplus
 extern "C" {
 #endif
 
-enum { PEFT_IGNORE_LABEL = -100 };
+typedef struct peft_dataset peft_dataset;
 
-/** One batch, borrowed by the call that takes it (peft_session_begin keeps reading it until the pass is complete).
- *  Pointers may be NULL where "optional" stands. N = rows, B = sequences. */
-typedef struct peft_batch {
+/** What a file's rows mean. */
+enum {
+    PEFT_DATA_AUTO = 0,              /**< by the file's ending and the keys of its first row */
+    PEFT_DATA_TEXT = 1,              /**< plain text, one long document cut into windows of max_length tokens */
+    PEFT_DATA_TEXT_ROWS = 2,         /**< {"text": ...}: every row is a document */
+    PEFT_DATA_PROMPT_COMPLETION = 3, /**< {"prompt": ..., "completion": ...}: strings or lists of messages */
+    PEFT_DATA_ALPACA = 4,            /**< {"instruction", "input", "output"} (and "system", "history") */
+    PEFT_DATA_SHAREGPT = 5,          /**< {"conversations": [{"from", "value"}]} */
+    PEFT_DATA_MESSAGES = 6           /**< {"messages": [{"role", "content"}]} */
+};
+
+enum { PEFT_EOS_AUTO = 0, PEFT_EOS_NEVER = 1, PEFT_EOS_ALWAYS = 2 };
+enum { PEFT_BAD_ROW_ERROR = 0, PEFT_BAD_ROW_SKIP = 1 };
+enum { PEFT_PART_ALL = 0, PEFT_PART_TRAIN = 1, PEFT_PART_VALIDATION = 2 };
+
+typedef struct peft_dataset_options {
     uint32_t struct_size;
-    uint32_t flags;                /**< 0 */
-    int64_t rows;                  /**< N: rows of the main stream */
-    int64_t sequences;             /**< B */
-    const int32_t *offsets;        /**< [B+1] first row of each sequence; offsets[0] = 0, offsets[B] = N, strictly rising */
-    const int32_t *input_ids;      /**< [N] token ids; NULL when `features` feed the model */
-    const int32_t *position_ids;   /**< [N] optional: default 0, 1, ... in each sequence (RoBERTa: counted from its own start) */
-    const int32_t *token_type_ids; /**< [N] optional: default 0 */
-    const int32_t *labels;         /**< [N] optional: label of each token itself, unshifted as in Hugging Face; -100 = none */
-    const float *features;         /**< [N, feature_cols] optional: rows that are no tokens (image patches, sensor frames) */
-    int64_t feature_cols;
-    const int32_t *sequence_labels;   /**< [B] optional: class of each sequence, -100 = none */
-    const float *sequence_targets;    /**< [B, target_cols] optional: regression values or multi-label 0/1 */
-    int64_t target_cols;
-    const int32_t *mask_positions;    /**< [B] optional: row inside each sequence whose output is read (cloze tasks) */
-    const int32_t *adapter_ids;       /**< [B] optional: which of the session's adapters a sequence uses; -1 = none; default: all */
-    int64_t decoder_rows;             /**< second stream of encoder-decoder models */
-    int64_t decoder_sequences;
-    const int32_t *decoder_offsets;   /**< [decoder_sequences + 1] */
-    const int32_t *decoder_input_ids; /**< [decoder_rows] */
-    const int32_t *decoder_labels;    /**< [decoder_rows] optional: what each decoder row predicts, -100 = none */
-    const int32_t *decoder_source;    /**< [decoder_sequences] optional: main sequence that each decoder sequence reads; default i -> i */
-    const int32_t *prompt_index;      /**< [N] optional: row of the trainable prompt that replaces this row's embedding, -1 = none */
-} peft_batch;
+    int32_t format;           /**< PEFT_DATA_*; default AUTO */
+    int64_t max_length;       /**< tokens of one example; longer ones are cut at the end; 0 = the smaller of 1024 and the model's positions (default) */
+    int64_t stride;           /**< PEFT_DATA_TEXT: tokens from one window to the next; 0 = max_length (default) */
+    int64_t batch_size;       /**< examples of one batch; default 1 */
+    uint32_t packing;         /**< 1: fill each batch up to batch_size * max_length rows with whole examples, which do not see one another; default 0 */
+    uint32_t train_on_prompt; /**< 1: the prompt is learnt too; default 0 */
+    int32_t eos;              /**< PEFT_EOS_*: end-of-sequence token after each document or answer; AUTO: where the template does not end the turn itself */
+    uint32_t shuffle;         /**< 1: a new order every epoch, a pure function of seed and epoch; default 1 */
+    uint64_t seed;
+    int32_t on_bad_row;       /**< PEFT_BAD_ROW_*; default ERROR */
+    int32_t part;             /**< PEFT_PART_*; default ALL */
+    double validation_fraction; /**< share that PEFT_PART_VALIDATION gets, chosen by seed (plain text: the last part of the file); default 0 */
+    int64_t max_examples;     /**< 0 = all */
+    const char *chat_template; /**< preset name or the JSON form of docs/recipes.md; NULL = what the model's files carry */
+    const char *text_key, *prompt_key, *completion_key; /**< names of the fields, NULL = the usual ones */
+    uint32_t drop_last;       /**< 1: no smaller last batch; default 0 */
+    uint32_t reserved[7];
+} peft_dataset_options;
 
-PEFT_API void peft_batch_init_sized(peft_batch *batch, uint32_t size);
-#define peft_batch_init(batch) peft_batch_init_sized((batch), (uint32_t)sizeof *(batch))
+PEFT_API void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t size);
+#define peft_dataset_options_init(options) peft_dataset_options_init_sized((options), (uint32_t)sizeof *(options))
+
+/** Reads and tokenises a file (.txt, .jsonl, .json, .csv, .tsv, each also .gz) with the model's tokenizer.
+ *  Errors name file and line: PEFT_E_IO, PEFT_E_FORMAT, PEFT_E_ARG (no example left), PEFT_E_UNSUPPORTED (chat data without a known template). */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_open(peft_context *context, const peft_model *model, const char *path,
+                                                      const peft_dataset_options *options, peft_dataset **out_dataset);
+/** The same from memory; `name` is for error texts and its ending decides the format when AUTO. */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_open_memory(peft_context *context, const peft_model *model, const void *data, uint64_t size,
+                                                             const char *name, const peft_dataset_options *options, peft_dataset **out_dataset);
+/** An empty data set that the host fills with its own tokens. `model` may be NULL. */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_create(peft_context *context, const peft_model *model, const peft_dataset_options *options,
+                                                        peft_dataset **out_dataset);
+/** Appends one example; `labels` NULL = all tokens are learnt. Copied. */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_add(peft_dataset *dataset, const int32_t *input_ids, const int32_t *labels, int64_t count);
+PEFT_API void peft_dataset_destroy(peft_dataset *dataset);
+
+/** Examples, and batches of one epoch (with packing: of the present epoch). */
+PEFT_API int64_t peft_dataset_size(const peft_dataset *dataset);
+PEFT_API int64_t peft_dataset_batches(const peft_dataset *dataset);
+/** All tokens, and those that are learnt. Any pointer may be NULL. */
+PEFT_API void peft_dataset_tokens(const peft_dataset *dataset, int64_t *out_tokens, int64_t *out_trained, int64_t *out_longest);
+
+/** The next batch, owned by the data set and valid until the next call; PEFT_END after the last of an epoch (the call after that begins the next one). */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch);
+
+/** Where the data set stands, for checkpoints. */
+PEFT_API void peft_dataset_position(const peft_dataset *dataset, uint64_t *out_epoch, uint64_t *out_batch);
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_seek(peft_dataset *dataset, uint64_t epoch, uint64_t batch);
+
+/** What was read, skipped (with reasons), cut, and warnings such as an answer without an end token. Owned by the data set. */
+PEFT_API const char *peft_dataset_report(const peft_dataset *dataset);
+
+/** One example token by token: trained pieces are marked as in docs/recipes.md. Writes at most `capacity` bytes with a NUL; *out_length gets the whole
+ *  length. PEFT_E_LIMIT when it does not fit. */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, char *out_text, uint64_t capacity, uint64_t *out_length);
 
 #ifdef __cplusplus
 }

@@ -5,6 +5,7 @@
 #define PEFT_PEFT_H
 
 #include "peft/adapter.h"
+#include "peft/batch.h"
 #include "peft/context.h"
 #include "peft/dataset.h"
 #include "peft/model.h"

@@ -21,7 +21,7 @@
 #define PEFT_GRAPH_GRAPH_H
 
 #include "base/base.h"
-#include "peft/dataset.h"
+#include "peft/batch.h"
 
 typedef struct peft__graph peft__graph;
 typedef struct peft__rows peft__rows;
