@@ -41,6 +41,7 @@ typedef struct peft__slot {
 
 struct peft_adapter {
     peft_context *ctx;
+    atomic_int references; /* holders: the host, sessions, optimizers; 1 after create and load */
     peft_model *model;
     const peft__method *method;
     void *state;        /* the method's own, usually in arena */
@@ -82,6 +83,10 @@ peft__param *peft__adapter_trained(void *adapter, const char *tensor);
 const char *peft__adapter_tensor_name(peft_adapter *adapter, const peft__module *module, bool bias);
 
 /* ---- what the session needs ---- */
+
+/* Sessions and optimizers hold their adapters, so that a host may destroy things in any order (context.h). */
+peft_adapter *peft__adapter_ref(peft_adapter *adapter);
+void peft__adapter_unref(peft_adapter *adapter); /* NULL is allowed; peft_adapter_destroy() is this */
 
 static inline peft__hooked peft__adapter_hooked(peft_adapter *adapter) {
     const peft__hooked hooked = {adapter->method->hooks, adapter};

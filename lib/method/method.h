@@ -56,6 +56,8 @@ typedef struct peft__step {
     float *const *grads; /* gradient of each param as the optimizer used it, in params order; NULL entries: had none */
 } peft__step;
 
+struct peft__export;
+
 typedef struct peft__method {
     const char *peft_type; /* as adapter_config.json spells it */
     uint32_t flags;
