@@ -40,8 +40,9 @@ typedef struct peft__hooks {
     peft__value *(*after_linear)(void *self, peft__build *b, const peft__module *module, peft__value *x, peft__value *y);
     /* True when after_linear only adds to y: then y may already hold the residual. Missing = false. Asked only where touches() says yes. */
     bool (*linear_is_additive)(void *self, const peft__module *module);
-    /* y [N, d] = looked-up rows. */
-    peft__value *(*after_embedding)(void *self, peft__build *b, const peft__module *module, peft__rows *rows, peft__lookup by, peft__value *y);
+    /* y [N, d] = looked-up rows, times `scale`; padding_index as in peft__op_embedding. */
+    peft__value *(*after_embedding)(void *self, peft__build *b, const peft__module *module, peft__rows *rows, peft__lookup by, float scale,
+                                    int32_t padding_index, peft__value *y);
     /* Word embeddings before anything else is added to them (WARP, P-Tuning v1: rows replaced in place). */
     peft__value *(*word_embedding)(void *self, peft__build *b, peft__stack stack, peft__value *x);
     /* The rows that enter the first layer; may return rows of a longer space (peft__rows_insert): positions go with the space.
