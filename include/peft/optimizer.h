@@ -19,9 +19,10 @@ typedef struct peft_optimizer_options {
     uint32_t struct_size;
     int32_t kind;            /**< PEFT_OPTIMIZER_*; default AdamW */
     float lr;                /**< default 2e-4 */
-    float beta1, beta2;      /**< default 0.9, 0.999 (Lion 0.9, 0.99 are the user's to set; SGD: beta1 is the momentum, default 0 there) */
+    float beta1, beta2;      /**< averages of the gradient and of its square; default -1 = the kind's own: AdamW 0.9, 0.999; Lion 0.9, 0.99;
+                                  SGD: beta1 is the momentum, 0; Adafactor: beta1 0 = no first moment */
     float eps;               /**< default 1e-8, outside the root as in torch */
-    float weight_decay;      /**< decoupled, as torch.optim.AdamW; default 0 */
+    float weight_decay;      /**< decoupled as in torch.optim.AdamW; SGD: added to the gradient as in torch.optim.SGD; default 0 */
     float max_grad_norm;     /**< clip by global norm; 0 = off; default 1.0 */
     uint32_t decay_all;      /**< 1: decay biases and norms too (torch's single group); default 0 */
     float adafactor_clip_threshold; /**< default 1.0 */

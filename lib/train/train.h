@@ -1,0 +1,179 @@
+/* train.h: the fields behind sessions and optimizers, shared by the files of this folder.
+ *
+ * A session holds plans: graphs built and laid out for a purpose. They are made when first needed and made anew when a batch is larger
+ * than they can take or when an adapter changed what it computes. Accumulated gradients live in the training plan's graph; how much
+ * they stand for (loss, counted targets) is kept per adapter, because each adapter has an optimizer of its own.
+ */
+#ifndef PEFT_TRAIN_TRAIN_H
+#define PEFT_TRAIN_TRAIN_H
+
+#include "method/adapter.h"
+#include "peft/optimizer.h"
+#include "peft/session.h"
+
+/* ---- batch_store.c: checked copies of batches ------------------------------------------------------------ */
+
+typedef struct peft__batch_store {
+    peft__mem *mem;
+    uint8_t *block;
+    size_t size;
+    peft_batch batch; /* points into block */
+} peft__batch_store;
+
+/* What a batch may hold; 0 = not checked. */
+typedef struct peft__batch_limits {
+    int64_t vocab, labels, types, positions, adapters;
+    int32_t task;
+    bool need_labels; /* the task's loss will be computed */
+} peft__batch_limits;
+
+/* Every index that an operation will use, so that no operation has to check: PEFT_E_ARG says where. */
+peft_status peft__batch_check(peft_context *ctx, const peft_batch *batch, const peft__batch_limits *limits);
+/* Copies the batch and all its arrays. Takes memory only when the batch is larger than any before. */
+peft_status peft__batch_store_put(peft_context *ctx, peft__batch_store *store, const peft_batch *batch);
+/* Memory for token batches up to this size, so that none is taken later. */
+peft_status peft__batch_store_reserve(peft_context *ctx, peft__batch_store *store, const peft__capacity *capacity);
+void peft__batch_store_free(peft__batch_store *store);
+
+/* ---- plan.c ------------------------------------------------------------------------------------------------ */
+
+typedef enum {
+    PEFT__PLAN_TRAIN = 0, /* loss, forward and backward */
+    PEFT__PLAN_EVAL,      /* loss, forward only: sessions that do not train, or batches larger than training's */
+    PEFT__PLAN_LOGITS,    /* logits at all rows */
+    PEFT__PLAN_LAST,      /* logits at the last row of each sequence */
+    PEFT__PLAN_GENERATE,  /* the same with a cache of keys and values */
+    PEFT__PLAN_COUNT
+} peft__plan_kind;
+
+typedef struct peft__plan {
+    peft__graph *graph; /* NULL: not made yet */
+    peft__capacity capacity;
+    peft__value *loss, *logits, *decoder_logits;
+    uint64_t layout; /* what the adapters were like, see session_layout() */
+    float **grads;    /* one for each param of each adapter in turn; NULL where the graph has none */
+    float *seed_grad; /* PEFT_LOSS_HOST: where the host writes the gradient of the logits */
+} peft__plan;
+
+/* Keys and values of the sequence that is being generated. */
+typedef struct peft__generation {
+    float *block;
+    peft__kv_cache *caches; /* [layers] */
+    uint32_t layers;
+    int64_t rows;           /* room */
+    int64_t used;
+} peft__generation;
+
+/* What gradients of one adapter stand for. */
+typedef struct peft__accumulation {
+    double loss;    /* sum over counted targets, times nothing */
+    double count;   /* counted targets */
+    double divisor; /* gradients / divisor = mean gradient; differs from count after peft_session_set_gradients */
+    bool pending;   /* a complete backward pass, no step yet */
+    bool clean;     /* the gradient memory is all zero */
+} peft__accumulation;
+
+typedef enum { PEFT__IDLE, PEFT__RUNNING, PEFT__FORWARD_DONE, PEFT__BACKWARD_DONE } peft__phase;
+
+struct peft_session {
+    peft_context *ctx;
+    peft_model *model;
+    peft_session_options options;
+    float *class_weights;
+    peft_adapter **adapters;
+    peft__hooked *hooked;
+    peft__accumulation *accumulated; /* one per adapter */
+    uint32_t count;
+    uint64_t params; /* of all adapters together */
+
+    peft__plan plans[PEFT__PLAN_COUNT];
+    peft__generation generation;
+    peft__batch_store batch;
+
+    peft__phase phase;
+    atomic_bool cancel;
+    uint64_t passes; /* forward passes in training mode so far: dropout's counter */
+
+    /* the pass that runs or ran last */
+    peft__plan *plan;
+    peft__cursor cursor;
+    int32_t what; /* PEFT_PASS_* still to do */
+    float weight;
+    uint64_t seed;
+    double loss, targets; /* of the last forward: mean, count */
+    uint64_t longest_us;
+};
+
+/* Capacity that a batch asks for under the session's options: PEFT_E_LIMIT beyond a given maximum. */
+peft_status peft__plan_capacity(const peft_session *session, const peft_batch *batch, const peft__capacity *present,
+                                peft__capacity *out_capacity);
+bool peft__plan_fits(const peft_session *session, const peft__plan *plan, const peft_batch *batch);
+/* Makes or renews a plan so that it takes the capacity. On failure the session is as it was. */
+peft_status peft__plan_make(peft_session *session, peft__plan_kind kind, const peft__capacity *capacity);
+/* Makes sure of a plan for the batch. */
+peft_status peft__plan_for_batch(peft_session *session, peft__plan_kind kind, const peft_batch *batch);
+/* Builds and plans without taking the planned memory; *out_plan is released with peft__plan_free. */
+peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const peft__capacity *capacity, peft__plan *out_plan);
+void peft__plan_free(peft_session *session, peft__plan *plan);
+bool peft__session_trains(const peft_session *session);
+
+/* ---- session.c ------------------------------------------------------------------------------------------------ */
+
+peft_status peft__session_need(const peft_session *session, bool allowed, const char *call, const char *expected);
+peft__batch_limits peft__session_limits(const peft_session *session, bool need_labels);
+/* Index of an adapter in the session, or -1. */
+int32_t peft__session_find(const peft_session *session, const peft_adapter *adapter);
+/* Gradients of an adapter's params in the training plan; NULL entries have none. NULL without a training plan. */
+float **peft__session_grads(const peft_session *session, uint32_t adapter);
+/* Forgets what was accumulated for an adapter (all: UINT32_MAX) and gives the session its phase. */
+void peft__session_drop(peft_session *session, uint32_t adapter);
+/* Runs a whole forward pass of a plan on the session's stored batch, without dropout. */
+peft_status peft__session_run_forward(peft_session *session, peft__plan *plan);
+/* Before a call that is not part of a step: a wish to cancel that came while nothing ran is forgotten. */
+void peft__session_start(peft_session *session);
+
+/* ---- optimizer.c ------------------------------------------------------------------------------------------------ */
+
+/* State of one trained tensor. What m and v are depends on the kind; Adafactor: v holds rows then columns when `factored`. */
+typedef struct peft__moment {
+    uint32_t index; /* of the adapter's params */
+    float lr_scale;
+    bool decays, factored;
+    float *m, *v;
+    int64_t m_count, v_count;
+} peft__moment;
+
+typedef struct peft__update_tile {
+    uint32_t moment;
+    int64_t first, count;
+} peft__update_tile;
+
+struct peft_optimizer {
+    peft_context *ctx;
+    peft_adapter *adapter;
+    peft_optimizer_options options; /* beta1 and beta2 resolved */
+    float lr;
+    uint64_t steps;
+    peft__moment *moments;
+    uint32_t moment_count;
+    float *block; /* all m and v */
+    int64_t block_count;
+    float *scratch; /* Adafactor: factors of rows and columns of the present tensor, per moment */
+    peft__update_tile *tiles;
+    uint32_t tile_count;
+    double *partial; /* [tile_count] */
+};
+
+/* One whole update of a tensor by Adafactor (adafactor.c). `scratch` has v_count floats. */
+typedef struct peft__adafactor {
+    double lr, weight_decay, beta1, decay_rate, clip_threshold, grad_scale;
+    bool scale_parameter;
+    uint64_t step; /* from 1 */
+} peft__adafactor;
+void peft__adafactor_update(const peft__adafactor *rule, const peft__param *param, const peft__moment *moment,
+                            const float *grad, float *scratch);
+
+/* Name of a part of a tensor's state: which = 0 for m, 1 for v; NULL when the kind has no such part. */
+const char *peft__optimizer_part(const peft_optimizer *optimizer, const peft__moment *moment, int which);
+
+#endif
