@@ -32,7 +32,7 @@ bool peft__json_put_string(peft__buffer *out, const char *text, size_t length, b
             used = 1;
             code = 0xfffd;
         }
-        if (valid && code >= 0x20 && code != '"' && code != '\\' && (!ascii || code <= 0x7f)) {
+        if (valid && code >= 0x20 && code != '"' && code != '\\' && (!ascii || code < 0x7f)) {
             at += used;
             continue;
         }

@@ -74,17 +74,30 @@ static peft_status put_entry(peft_context *ctx, peft__buffer *out, const peft__t
     return PEFT_OK;
 }
 
+/* The sort is by type first, so equal names need not be neighbours. */
+static peft_status check_names(peft_context *ctx, const peft__tensor_out *tensors, size_t count) {
+    peft__table names;
+    peft__table_init(&names, ctx->mem);
+    peft_status status = PEFT_OK;
+    for (size_t i = 0; i < count && status == PEFT_OK; i++) {
+        const size_t length = strlen(tensors[i].name);
+        uint64_t other = 0;
+        if (peft__table_get(&names, tensors[i].name, length, &other))
+            status = peft__fail(ctx, PEFT_E_ARG, "tensor %s is given twice", tensors[i].name);
+        else if (!peft__table_put(&names, tensors[i].name, length, i))
+            status = peft__fail_nomem(ctx, length, "the names of tensors");
+    }
+    peft__table_free(&names);
+    return status;
+}
+
 /* Length, JSON and padding, ready to be written. */
 static peft_status make_header(peft_context *ctx, peft__buffer *out, const peft__tensor_out *const *sorted, size_t count,
                                const char *const *metadata, size_t metadata_count) {
     size_t offset = 0;
     peft__buffer_put(out, "\0\0\0\0\0\0\0\0", 8);
     PEFT_TRY(put_metadata(ctx, out, metadata, metadata_count));
-    for (size_t i = 0; i < count; i++) {
-        if (i > 0 && strcmp(sorted[i]->name, sorted[i - 1]->name) == 0)
-            return peft__fail(ctx, PEFT_E_ARG, "tensor %s is given twice", sorted[i]->name);
-        PEFT_TRY(put_entry(ctx, out, sorted[i], &offset));
-    }
+    for (size_t i = 0; i < count; i++) PEFT_TRY(put_entry(ctx, out, sorted[i], &offset));
     peft__buffer_puts(out, "}");
     while (!out->failed && out->length % 8 != 0) peft__buffer_puts(out, " ");
     if (out->failed) return peft__fail_nomem(ctx, out->length, "a safetensors header");
@@ -106,6 +119,7 @@ static peft_status write_sorted(peft_context *ctx, const char *path, const peft_
 
 peft_status peft__safetensors_write(peft_context *ctx, const char *path, const peft__tensor_out *tensors, size_t count,
                                     const char *const *metadata, size_t metadata_count) {
+    PEFT_TRY(check_names(ctx, tensors, count));
     const peft__tensor_out **sorted = peft__alloc(ctx->mem, count * sizeof *sorted);
     if (sorted == NULL) return peft__fail_nomem(ctx, count * sizeof *sorted, "the list of tensors");
     for (size_t i = 0; i < count; i++) sorted[i] = &tensors[i];
