@@ -32,8 +32,7 @@ int64_t peft__gemm_depth(int64_t k, int64_t k0) {
 
 /* ---- packing ------------------------------------------------------------------------------------------- */
 
-/* out[k * width + i] = rows[i][k] for i < count, 0 for count <= i < width. */
-static void transpose_rows(const float *const *rows, int64_t count, int64_t width, int64_t depth, float *out) {
+void peft__gemm_turn_rows(const float *const *rows, int64_t count, int64_t width, int64_t depth, float *out) {
     int64_t k = 0;
 #if defined(__SSE2__)
     const int64_t quads = count / 4 * 4;
@@ -65,6 +64,13 @@ static void transpose_rows(const float *const *rows, int64_t count, int64_t widt
     }
 }
 
+void peft__gemm_turn(const float *x, int64_t ld, int64_t count, int64_t width, int64_t depth, float *out) {
+    const float *rows[PEFT__GEMM_MAX_FEATURES];
+    for (int64_t i = 0; i < count; i++)
+        rows[i] = x + i * ld;
+    peft__gemm_turn_rows(rows, count, width, depth, out);
+}
+
 /* One row of [depth, count] into position k of panels of `width`, which are `panel` floats apart. */
 static void scatter_row(const float *row, int64_t count, int64_t width, int64_t panel, float *out) {
     int64_t i = 0;
@@ -79,11 +85,7 @@ static void scatter_row(const float *row, int64_t count, int64_t width, int64_t 
 void peft__gemm_pack_tokens(const peft__gemm *gemm, const float *x, int64_t ld, int64_t count, int64_t depth, float *out) {
     const int64_t width = gemm->tokens;
     for (int64_t first = 0; first < count; first += width, out += width * depth) {
-        const float *rows[PEFT__GEMM_MAX_TOKENS];
-        const int64_t here = peft__min_i64(width, count - first);
-        for (int64_t i = 0; i < here; i++)
-            rows[i] = x + (first + i) * ld;
-        transpose_rows(rows, here, width, depth, out);
+        peft__gemm_turn(x + first * ld, ld, peft__min_i64(width, count - first), width, depth, out);
     }
 }
 
@@ -105,7 +107,7 @@ static void pack_by_rows(const peft__gemm *gemm, const peft__matrix *m, int64_t 
                 rows[i] = scratch + i * ld;
                 peft__widen(gemm->cpu, m->dtype, peft__matrix_row(m, f0 + first + i), k0 + done, part, scratch + i * ld);
             }
-            transpose_rows(rows, here, width, part, out + done * width);
+            peft__gemm_turn_rows(rows, here, width, part, out + done * width);
         }
         out += width * depth;
     }

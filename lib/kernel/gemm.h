@@ -62,6 +62,11 @@ void peft__gemm_pack_tokens(const peft__gemm *gemm, const float *x, int64_t ld, 
 /* The same from x [depth, count]: column i is token i. */
 void peft__gemm_pack_tokens_t(const peft__gemm *gemm, const float *x, int64_t ld, int64_t count, int64_t depth, float *out);
 
+/* One panel from rows anywhere: out[k * width + i] = rows[i][k] for i < count <= width, 0 for the other i. */
+void peft__gemm_turn_rows(const float *const *rows, int64_t count, int64_t width, int64_t depth, float *out);
+/* The same for rows `ld` apart; width at most PEFT__GEMM_MAX_FEATURES. */
+void peft__gemm_turn(const float *x, int64_t ld, int64_t count, int64_t width, int64_t depth, float *out);
+
 /* Rows [f0, f0 + count) and columns [k0, k0 + depth) of the logical matrix into feature panels, each feature a row. */
 void peft__gemm_pack_features(const peft__gemm *gemm, const peft__matrix *m, int64_t f0, int64_t count, int64_t k0, int64_t depth,
                               float *scratch, float *out);

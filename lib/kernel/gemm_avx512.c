@@ -1,3 +1,4 @@
 /* gemm_avx512.c: kernels of the dense products for this instruction set. */
 #include "kernel/gemm_micro.inc"
 #include "kernel/gemv.inc"
+#include "kernel/softmax_loss.inc"
