@@ -34,6 +34,10 @@ peft__value *peft__op_linear(peft__graph *g, peft__value *x, peft__weight weight
 typedef enum { PEFT__LOOKUP_IDS, PEFT__LOOKUP_POSITIONS, PEFT__LOOKUP_TYPES } peft__lookup;
 peft__value *peft__op_embedding(peft__graph *g, peft__rows *rows, peft__weight table, peft__lookup by, float scale, int32_t padding_index);
 
+/* -- columns.c: columns of a value [r, V] by token id, position or type, times `scale`; [N, r]. Columns with a negative index are zero; the
+ * gradient of column `padding_index` is dropped (-1: none). */
+peft__value *peft__op_columns(peft__graph *g, peft__rows *rows, peft__value *matrix, peft__lookup by, float scale, int32_t padding_index);
+
 /* -- features.c: the batch's float rows as a value [N, cols]. */
 peft__value *peft__op_features(peft__graph *g, peft__rows *rows, int64_t cols);
 
