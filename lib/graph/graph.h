@@ -86,6 +86,8 @@ peft__rows *peft__rows_fixed(peft__graph *graph, int64_t count);
 peft__rows *peft__rows_stream(peft__graph *graph, bool shift_labels);
 /* The batch's second stream (decoder). Labels are taken as they are: position t predicts decoder_labels[t]. */
 peft__rows *peft__rows_decoder(peft__graph *graph);
+/* Is the space derived from the second stream? */
+bool peft__rows_in_decoder(const peft__rows *rows);
 /* Rows of parent whose label is not -100. */
 peft__rows *peft__rows_labelled(peft__graph *graph, peft__rows *parent);
 /* One row per sequence of parent: its first (which = 0) or last (-1) row, or counted from the first (which > 0). */

@@ -147,6 +147,12 @@ peft__rows *peft__rows_stream(peft__graph *graph, bool shift_labels) {
     return copy == NULL ? NULL : peft__rows_new(graph, "rows", NULL, copy, measure_stream, bind_stream, false);
 }
 
+bool peft__rows_in_decoder(const peft__rows *rows) {
+    while (rows->parent != NULL)
+        rows = rows->parent;
+    return rows->bind == bind_decoder;
+}
+
 peft__rows *peft__rows_decoder(peft__graph *graph) {
     return peft__rows_new(graph, "decoder rows", NULL, NULL, measure_decoder, bind_decoder, false);
 }
