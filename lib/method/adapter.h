@@ -51,6 +51,7 @@ struct peft_adapter {
     peft__slot *slots;  /* beside params */
     uint32_t count, capacity;
     bool loading;       /* configure() runs for a folder, not for a new adapter */
+    bool per_sequence;  /* works when only some sequences of a batch use it (batch.adapter_ids); set by configure() */
     bool fixed;         /* declarations are closed: params no longer moves */
     float *block;
     int64_t trained;    /* scalars that are trained */
