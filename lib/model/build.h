@@ -120,6 +120,8 @@ peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t la
 bool peft__build_has_sublayer_hook(const peft__build *b);
 int64_t peft__build_prefix_length(peft__build *b, peft__stack stack);
 peft__value *peft__build_sublayer_output(peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, peft__value *x, peft__value *residual);
+/* Does an active adapter change what goes into or comes out of this layer? */
+bool peft__build_touches(const peft__build *b, const char *module);
 /* Hidden states after block index - 1 (0: the embeddings), kept as an output when the purpose is PEFT__BUILD_HIDDEN. */
 void peft__build_hidden(peft__build *b, int64_t index, peft__value *x);
 /* Only the rows that the head will read (those with labels, or the last of each sequence), where that is known and no method wants all:

@@ -1,0 +1,9 @@
+/* arch_table.h: the rows of the table of architectures, each defined in the file of its architecture. */
+#ifndef PEFT_MODEL_ARCH_TABLE_H
+#define PEFT_MODEL_ARCH_TABLE_H
+
+#include "model/model.h"
+
+extern const peft__arch peft__arch_llama, peft__arch_mistral, peft__arch_qwen2, peft__arch_qwen3, peft__arch_smollm3;
+
+#endif
