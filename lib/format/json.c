@@ -15,6 +15,7 @@ typedef struct scan {
     size_t size;
     const char *name;
     uint32_t max_depth;
+    size_t first_line;
     size_t wide; /* integers of more than 64 bits */
 } scan;
 
@@ -55,7 +56,7 @@ static size_t skip_string(const scan *s, size_t at) {
 
 static peft_status prescan(peft_context *ctx, scan *s) {
     uint32_t depth = 0;
-    size_t values = 0, containers = 0, line = 1;
+    size_t values = 0, containers = 0, line = s->first_line;
     for (size_t at = 0; at < s->size;) {
         const uint8_t c = s->data[at];
         if (c == '"') {
@@ -119,12 +120,12 @@ static void clean_text(char *text) {
         if ((uint8_t)*p < 0x20 || *p == 0x7f || (!valid && (uint8_t)*p >= 0x80)) *p = '?';
 }
 
-peft_status peft__json_load_depth(peft_context *ctx, const char *name, const void *data, size_t size, size_t limit,
-                                  uint32_t depth, peft__json **out_json) {
+static peft_status load(peft_context *ctx, const char *name, uint64_t line, const void *data, size_t size, size_t limit,
+                        uint32_t depth, peft__json **out_json) {
     if (limit == 0) limit = PEFT__JSON_LIMIT;
     if (size > limit)
         return peft__fail(ctx, PEFT_E_FORMAT, "%s: %zu bytes of JSON, at most %zu are accepted", name, size, limit);
-    scan s = {.data = data, .size = size, .name = name, .max_depth = depth};
+    scan s = {.data = data, .size = size, .name = name, .max_depth = depth, .first_line = (size_t)line};
     if (size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0) {
         s.data += 3;
         s.size -= 3;
@@ -144,15 +145,26 @@ peft_status peft__json_load_depth(peft_context *ctx, const char *name, const voi
     if (json == NULL) {
         if (json_error_code(&error) == json_error_out_of_memory) return peft__fail_nomem(ctx, size, "a JSON tree");
         clean_text(error.text);
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s:%d:%d: %s", name, error.line, error.column, error.text);
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s:%llu:%d: %s", name,
+                          (unsigned long long)line - 1 + (unsigned long long)error.line, error.column, error.text);
     }
     *out_json = json;
     return PEFT_OK;
 }
 
+peft_status peft__json_load_depth(peft_context *ctx, const char *name, const void *data, size_t size, size_t limit,
+                                  uint32_t depth, peft__json **out_json) {
+    return load(ctx, name, 1, data, size, limit, depth, out_json);
+}
+
+peft_status peft__json_load_piece(peft_context *ctx, const char *name, uint64_t line, const void *data, size_t size,
+                                  size_t limit, peft__json **out_json) {
+    return load(ctx, name, line, data, size, limit, PEFT__JSON_DEPTH, out_json);
+}
+
 peft_status peft__json_load_memory(peft_context *ctx, const char *name, const void *data, size_t size, size_t limit,
                                    peft__json **out_json) {
-    return peft__json_load_depth(ctx, name, data, size, limit, PEFT__JSON_DEPTH, out_json);
+    return load(ctx, name, 1, data, size, limit, PEFT__JSON_DEPTH, out_json);
 }
 
 peft_status peft__json_load_file(peft_context *ctx, const char *path, size_t limit, peft__json **out_json) {

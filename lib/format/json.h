@@ -27,6 +27,10 @@ peft_status peft__json_load_memory(peft_context *ctx, const char *name, const vo
 peft_status peft__json_load_depth(peft_context *ctx, const char *name, const void *data, size_t size, size_t limit,
                                   uint32_t depth, peft__json **out_json);
 
+/* As memory, for a piece of a file: `line` is the line on which it begins, from 1. */
+peft_status peft__json_load_piece(peft_context *ctx, const char *name, uint64_t line, const void *data, size_t size,
+                                  size_t limit, peft__json **out_json);
+
 /* ---- typed getters ----
  * `where` says what `object` is, for example "config.json" or "config.json: rope_scaling"; errors read
  * "where: key: expected ..., found ...". get: absent or null gives the fallback. need: absent or null is an error. */
