@@ -398,12 +398,9 @@ static peft_status merge_dora(const peft_adapter *adapter, const lora_layer *lay
 
 static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
     const lora_layer *layer = layer_of(adapter, module);
-    if (layer->table != NULL && adapter->scale != 0.0f) memcpy(weight, layer->table->data, (size_t)layer->table->elements * sizeof(float));
-    if (layer->bias != UINT32_MAX) {
-        if (!module->has_bias)
-            return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s has no bias in the base, so lora_bias cannot be merged into it", module->name);
+    if (bias != NULL)
         for (int64_t o = 0; o < module->out; o++) bias[o] += adapter->scale * layer->scale * adapter->params[layer->bias].data[o];
-    }
+    if (weight == NULL) return PEFT_OK;
     if (layer->magnitude != UINT32_MAX) return merge_dora(adapter, layer, weight);
     add_delta(adapter, layer, adapter->scale, weight);
     return PEFT_OK;
@@ -418,9 +415,15 @@ static peft__param *trained(void *self, const char *tensor) {
         if (l->layers[i].table == NULL) continue;
         int part = 0;
         const peft__module *module = peft__model_split(adapter->model, tensor, &part);
-        if (module != NULL && part == 0 && (module == l->layers[i].module || module->tied_to == l->layers[i].module)) return l->layers[i].table;
+        if (module == l->layers[i].module && part == 0) return l->layers[i].table;
     }
     return peft__adapter_trained(self, tensor);
+}
+
+/* modules_to_save copies one module: a head tied to it keeps the base's table. A table that came with the file is the base's. */
+static bool keeps_tie(void *self, const peft__module *module) {
+    const lora_layer *layer = module->tied_to != NULL ? layer_of(self, module->tied_to) : NULL;
+    return layer != NULL && layer->table != NULL;
 }
 
 static bool touches(void *self, const peft__module *module) {
@@ -495,6 +498,7 @@ static peft__value *after_embedding(void *self, peft__build *b, const peft__modu
 
 static const peft__hooks HOOKS = {
     .trained = trained,
+    .keeps_tie = keeps_tie,
     .touches = touches,
     .after_linear = after_linear,
     .linear_is_additive = is_additive,

@@ -5,7 +5,6 @@
  * Where a tied table changes on one side only, the other side gets a copy of its own, because the unmerged model computes so.
  */
 #include <math.h>
-#include <stdio.h>
 
 #include "method/adapter.h"
 
@@ -22,21 +21,27 @@ static bool part_changes(const peft_adapter *adapter, const peft__module *module
     return (adapter->method->changes(adapter, module) & (bias ? PEFT__CHANGES_BIAS : PEFT__CHANGES_WEIGHT)) != 0;
 }
 
+/* The param that stands for a module's tensor, by the rule of the builder: a tied module uses its own, else its partner's where
+ * the method keeps the tie. */
+static const peft__param *stand_in(const peft_adapter *adapter, const peft__module *module, const char *tensor, const char *partner) {
+    const peft__hooks *hooks = adapter->method->hooks;
+    if (hooks->trained == NULL) return NULL;
+    const peft__param *param = hooks->trained((void *)adapter, tensor);
+    if (param != NULL || partner == NULL) return param;
+    return hooks->keeps_tie == NULL || hooks->keeps_tie((void *)adapter, module) ? hooks->trained((void *)adapter, partner) : NULL;
+}
+
 /* Does any adapter have something to say about this tensor? */
-static bool is_changed(const merging *m, const peft__module *module, const char *tensor, bool bias) {
-    for (uint32_t i = 0; i < m->count; i++) {
-        peft_adapter *adapter = m->adapters[i];
-        if (part_changes(adapter, module, bias)) return true;
-        if (adapter->method->hooks->trained != NULL && adapter->method->hooks->trained(adapter, tensor) != NULL) return true;
-    }
+static bool is_changed(const merging *m, const peft__module *module, const char *tensor, const char *partner, bool bias) {
+    for (uint32_t i = 0; i < m->count; i++)
+        if (part_changes(m->adapters[i], module, bias) || stand_in(m->adapters[i], module, tensor, partner) != NULL) return true;
     return false;
 }
 
-static peft_status start_values(const merging *m, const char *tensor, int64_t elements, float *values) {
+static peft_status start_values(const merging *m, const peft__module *module, const char *tensor, const char *partner, int64_t elements, float *values) {
     const peft__param *param = NULL;
     for (uint32_t i = 0; i < m->count; i++) {
-        peft_adapter *adapter = m->adapters[i];
-        const peft__param *found = adapter->method->hooks->trained != NULL ? adapter->method->hooks->trained(adapter, tensor) : NULL;
+        const peft__param *found = stand_in(m->adapters[i], module, tensor, partner);
         if (found == NULL) continue;
         if (param != NULL) return peft__fail(m->ctx, PEFT_E_MISMATCH, "two of the adapters replace %s; a merged model can hold one", tensor);
         param = found;
@@ -63,8 +68,9 @@ static peft_status put(const merging *m, const char *tensor, const float *values
     return peft__model_replace(m->ctx, m->merged, tensor, values);
 }
 
-static peft_status merge_values(const merging *m, const peft__module *module, const char *tensor, bool bias, int64_t elements, float *values) {
-    PEFT_TRY(start_values(m, tensor, elements, values));
+static peft_status merge_values(const merging *m, const peft__module *module, const char *tensor, const char *partner, bool bias, int64_t elements,
+                                float *values) {
+    PEFT_TRY(start_values(m, module, tensor, partner, elements, values));
     for (uint32_t i = 0; i < m->count; i++) {
         const peft_adapter *adapter = m->adapters[i];
         if (!part_changes(adapter, module, bias)) continue;
@@ -73,52 +79,47 @@ static peft_status merge_values(const merging *m, const peft__module *module, co
     return put(m, tensor, values, elements);
 }
 
-static peft_status merge_tensor(const merging *m, const peft__module *module, const char *tensor, bool bias) {
+static peft_status merge_tensor(const merging *m, const peft__module *module, const char *tensor, const char *partner, bool bias) {
     int64_t elements = 0;
     PEFT_TRY(tensor_elements(m, tensor, &elements));
     float *values = peft__alloc(m->ctx->mem, (size_t)elements * sizeof(float));
     if (values == NULL) return peft__fail_nomem(m->ctx, (size_t)elements * sizeof(float), tensor);
-    const peft_status status = merge_values(m, module, tensor, bias, elements, values);
+    const peft_status status = merge_values(m, module, tensor, partner, bias, elements, values);
     peft__free(m->ctx->mem, values);
     return status;
 }
 
-/* A module whose tied partner changes while it does not. */
-static bool must_untie(const merging *m, const peft__module *module, const char *weight) {
-    if (module->tied_to == NULL || is_changed(m, module, weight, false)) return false;
-    char partner[512];
-    const int length = snprintf(partner, sizeof partner, "%s.weight", module->tied_to->name);
-    return length > 0 && (size_t)length < sizeof partner && is_changed(m, module->tied_to, partner, false);
-}
-
-/* Full fine-tuning changes both sides alike: they stay tied. */
-static bool stays_tied(const merging *m, const peft__module *module, const char *weight) {
-    if (module->tied_to == NULL) return false;
-    char partner[512];
-    const int length = snprintf(partner, sizeof partner, "%s.weight", module->tied_to->name);
-    if (length <= 0 || (size_t)length >= sizeof partner) return false;
+/* Both sides of a tie end up with the same values: the copy is not needed. */
+static bool stays_tied(const merging *m, const peft__module *module, const char *weight, const char *partner) {
     for (uint32_t i = 0; i < m->count; i++) {
-        peft_adapter *adapter = m->adapters[i];
+        const peft_adapter *adapter = m->adapters[i];
         if (part_changes(adapter, module, false) || part_changes(adapter, module->tied_to, false)) return false;
-        if (adapter->method->hooks->trained(adapter, weight) != adapter->method->hooks->trained(adapter, partner)) return false;
+        if (stand_in(adapter, module, weight, partner) != stand_in(adapter, module->tied_to, partner, NULL)) return false;
     }
     return true;
 }
 
-static peft_status merge_module(const merging *m, const peft__module *module, peft__arena *names) {
-    const char *weight = module->kind == PEFT_MODULE_TABLE ? module->name : peft__arena_strfmt(names, "%s.weight", module->name);
+static peft_status merge_weight(const merging *m, const peft__module *module, peft__arena *names) {
+    const bool table = module->kind == PEFT_MODULE_TABLE, tied = module->tied_to != NULL;
+    const char *weight = table ? module->name : peft__arena_strfmt(names, "%s.weight", module->name);
+    const char *partner = tied ? peft__arena_strfmt(names, "%s.weight", module->tied_to->name) : NULL;
+    if (weight == NULL || (tied && partner == NULL)) return peft__fail_nomem(m->ctx, 256, "a merged model");
+    const bool wanted = tied ? !stays_tied(m, module, weight, partner) : is_changed(m, module, weight, NULL, false);
+    return wanted ? merge_tensor(m, module, weight, partner, false) : PEFT_OK;
+}
+
+static peft_status merge_bias(const merging *m, const peft__module *module, peft__arena *names) {
+    if (module->kind == PEFT_MODULE_TABLE) return PEFT_OK;
     const char *bias = peft__arena_strfmt(names, "%s.bias", module->name);
-    if (weight == NULL || bias == NULL) return peft__fail_nomem(m->ctx, 256, "a merged model");
-    const bool untie = must_untie(m, module, weight);
-    if (untie || (is_changed(m, module, weight, false) && !stays_tied(m, module, weight))) PEFT_TRY(merge_tensor(m, module, weight, false));
-    if (!is_changed(m, module, bias, true)) return PEFT_OK;
-    if (!module->has_bias) { /* the method says what it cannot merge */
-        float none = 0.0f;
-        for (uint32_t i = 0; i < m->count; i++)
-            if (part_changes(m->adapters[i], module, true)) PEFT_TRY(m->adapters[i]->method->merge(m->adapters[i], module, NULL, &none));
-        return peft__fail(m->ctx, PEFT_E_UNSUPPORTED, "%s has no bias in the base that could be changed", module->name);
-    }
-    return merge_tensor(m, module, bias, true);
+    if (bias == NULL) return peft__fail_nomem(m->ctx, 256, "a merged model");
+    if (!is_changed(m, module, bias, NULL, true)) return PEFT_OK;
+    if (module->has_bias) return merge_tensor(m, module, bias, NULL, true);
+    return peft__fail(m->ctx, PEFT_E_UNSUPPORTED, "%s has no bias in the base that an adapter's bias (lora_bias) could be merged into", module->name);
+}
+
+static peft_status merge_module(const merging *m, const peft__module *module, peft__arena *names) {
+    PEFT_TRY(merge_weight(m, module, names));
+    return merge_bias(m, module, names);
 }
 
 static peft_status check_adapters(peft_context *ctx, const peft_model *model, peft_adapter *const *adapters, uint32_t count) {
