@@ -56,7 +56,7 @@ peft_status peft__plan_capacity(const peft_session *session, const peft_batch *b
     for (int64_t i = 0; batch->labels != NULL && i < batch->rows; i++) labels += batch->labels[i] != PEFT_IGNORE_LABEL;
     for (int64_t i = 0; batch->decoder_labels != NULL && i < batch->decoder_rows; i++)
         labels += batch->decoder_labels[i] != PEFT_IGNORE_LABEL;
-    PEFT_TRY(choose(ctx, "labels", labels, peft__max_i64(c.rows, c.decoder_rows), o->max_labels, 32, &c.labels));
+    PEFT_TRY(choose(ctx, "labels", labels, peft__max_i64(c.rows + c.sequences, c.decoder_rows), o->max_labels, 32, &c.labels));
     *out = c;
     return PEFT_OK;
 }
@@ -149,16 +149,10 @@ static void move_grads(const peft_session *session, const peft__plan *from, peft
     }
 }
 
-static bool anything_accumulated(const peft_session *session) {
-    for (uint32_t a = 0; a < session->count; a++)
-        if (session->accumulated[a].pending) return true;
-    return false;
-}
-
 peft_status peft__plan_make(peft_session *session, peft__plan_kind kind, const peft__capacity *capacity) {
     peft__plan *present = &session->plans[kind];
-    const bool keep = kind == PEFT__PLAN_TRAIN && present->graph != NULL && anything_accumulated(session);
-    if (session->plan == present) session->plan = NULL;
+    const bool keep = kind == PEFT__PLAN_TRAIN && present->graph != NULL && peft__session_pending(session);
+    if (session->plan == present) peft__session_forget_pass(session);
     /* A plan that holds nothing worth keeping goes first: the old and the new block are never both there. */
     if (!keep) peft__plan_free(session, present);
 

@@ -88,7 +88,8 @@ struct peft_session {
 
     peft__plan plans[PEFT__PLAN_COUNT];
     peft__generation generation;
-    peft__batch_store batch;
+    peft__batch_store batch; /* of the pass that runs or ran last: its backward part reads it */
+    peft__batch_store side;  /* of calls that are no part of a step */
 
     peft__phase phase;
     atomic_bool cancel;
@@ -97,7 +98,8 @@ struct peft_session {
     /* the pass that runs or ran last */
     peft__plan *plan;
     peft__cursor cursor;
-    int32_t what; /* PEFT_PASS_* still to do */
+    int32_t what; /* PEFT_PASS_* asked for */
+    bool forward_done, backward_begun;
     float weight;
     uint64_t seed;
     double loss, targets; /* of the last forward: mean, count */
@@ -119,18 +121,31 @@ bool peft__session_trains(const peft_session *session);
 
 /* ---- session.c ------------------------------------------------------------------------------------------------ */
 
+/* PEFT_E_STATE with the present phase unless `allowed`. */
 peft_status peft__session_need(const peft_session *session, bool allowed, const char *call, const char *expected);
 peft__batch_limits peft__session_limits(const peft_session *session, bool need_labels);
+/* Checks a batch and keeps a copy. */
+peft_status peft__session_take_batch(peft_session *session, peft__batch_store *store, const peft_batch *batch, bool need_labels);
 /* Index of an adapter in the session, or -1. */
 int32_t peft__session_find(const peft_session *session, const peft_adapter *adapter);
-/* Gradients of an adapter's params in the training plan; NULL entries have none. NULL without a training plan. */
+
+/* ---- pass.c ---------------------------------------------------------------------------------------------------- */
+
+/* Gradients of an adapter's params in the training plan, NULL entries for params without. NULL without a training plan. */
 float **peft__session_grads(const peft_session *session, uint32_t adapter);
-/* Forgets what was accumulated for an adapter (all: UINT32_MAX) and gives the session its phase. */
+bool peft__session_pending(const peft_session *session); /* gradients of any adapter wait for a step */
+/* Forgets what was accumulated for one adapter (UINT32_MAX: for all) and gives the session its phase. */
 void peft__session_drop(peft_session *session, uint32_t adapter);
-/* Runs a whole forward pass of a plan on the session's stored batch, without dropout. */
+/* The last forward pass is no more: its memory is needed, or it failed. */
+void peft__session_forget_pass(peft_session *session);
+/* A whole forward pass of a plan that a batch is bound to, without dropout. */
 peft_status peft__session_run_forward(peft_session *session, peft__plan *plan);
-/* Before a call that is not part of a step: a wish to cancel that came while nothing ran is forgotten. */
+/* At the start of a call that computes: a wish to cancel that came while no step was under way is forgotten. */
 void peft__session_start(peft_session *session);
+
+/* ---- generate.c ------------------------------------------------------------------------------------------------ */
+
+void peft__generation_free(peft_session *session);
 
 /* ---- optimizer.c ------------------------------------------------------------------------------------------------ */
 
