@@ -232,6 +232,7 @@ peft_status peft__adapter_make(peft_context *ctx, peft_model *model, const char 
         return peft__fail_nomem(ctx, sizeof *adapter, "an adapter");
     }
     adapter->ctx = peft__context_ref(ctx);
+    atomic_init(&adapter->references, 1);
     adapter->model = peft__model_ref(model);
     adapter->method = method;
     adapter->config = config;
@@ -294,8 +295,15 @@ peft_status peft_adapter_create(peft_context *ctx, peft_model *model, const char
     return PEFT_OK;
 }
 
-void peft_adapter_destroy(peft_adapter *adapter) {
-    if (adapter == NULL) return;
+peft_adapter *peft__adapter_ref(peft_adapter *adapter) {
+    atomic_fetch_add_explicit(&adapter->references, 1, memory_order_relaxed);
+    return adapter;
+}
+
+void peft_adapter_destroy(peft_adapter *adapter) { peft__adapter_unref(adapter); }
+
+void peft__adapter_unref(peft_adapter *adapter) {
+    if (adapter == NULL || atomic_fetch_sub_explicit(&adapter->references, 1, memory_order_acq_rel) != 1) return;
     peft_context *ctx = adapter->ctx;
     if (adapter->method->destroy != NULL) adapter->method->destroy(adapter);
     json_decref(adapter->config);

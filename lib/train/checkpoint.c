@@ -233,12 +233,21 @@ peft_status peft_checkpoint_save(peft_session *session, peft_optimizer *optimize
 
 /* ---- reading ------------------------------------------------------------------------------------------------------------ */
 
+/* One tensor to be restored; the list is complete before the first is. */
+typedef struct copy {
+    float *to;
+    const uint8_t *from;
+    size_t bytes;
+} copy;
+
 typedef struct reading {
     peft_session *session;
     peft_optimizer *optimizer;
     peft__json *main;
     peft__tensors *parameters, *moments;
     peft__arena arena;
+    copy *copies;
+    size_t count;
     int64_t passes, steps;
     double lr;
 } reading;
@@ -297,8 +306,7 @@ static peft_status need_floats(peft_context *ctx, const peft__tensors *tensors, 
     return peft__tensor_check_shape(ctx, *out, ndim, shape);
 }
 
-/* Goes through all tensors: first to check (apply = false), then to copy. */
-static peft_status walk_parameters(reading *r, bool apply) {
+static peft_status find_parameters(reading *r) {
     const peft_session *session = r->session;
     for (uint32_t a = 0; a < session->count; a++) {
         for (uint32_t i = 0; i < session->adapters[a]->count; i++) {
@@ -306,13 +314,13 @@ static peft_status walk_parameters(reading *r, bool apply) {
             const peft__tensor *tensor;
             const char *name = peft__arena_strfmt(&r->arena, "%u.%s", a, param->name);
             PEFT_TRY(need_floats(session->ctx, r->parameters, name, param->ndim, param->shape, &tensor));
-            if (apply) memcpy(param->data, tensor->data, (size_t)param->elements * sizeof(float));
+            r->copies[r->count++] = (copy){param->data, tensor->data, (size_t)param->elements * sizeof(float)};
         }
     }
     return PEFT_OK;
 }
 
-static peft_status walk_moments(reading *r, bool apply) {
+static peft_status find_moments(reading *r) {
     const peft_optimizer *opt = r->optimizer;
     for (uint32_t i = 0; opt != NULL && i < opt->moment_count; i++) {
         const peft__moment *moment = &opt->moments[i];
@@ -321,10 +329,18 @@ static peft_status walk_moments(reading *r, bool apply) {
             const int64_t count = which == 0 ? moment->m_count : moment->v_count;
             const peft__tensor *tensor;
             PEFT_TRY(need_floats(opt->ctx, r->moments, part_name(&r->arena, opt, moment, which), 1, &count, &tensor));
-            if (apply) memcpy(which == 0 ? moment->m : moment->v, tensor->data, (size_t)count * sizeof(float));
+            r->copies[r->count++] = (copy){which == 0 ? moment->m : moment->v, tensor->data, (size_t)count * sizeof(float)};
         }
     }
     return PEFT_OK;
+}
+
+static peft_status find_tensors(reading *r) {
+    const size_t most = (size_t)r->session->params + (r->optimizer == NULL ? 0 : 2 * (size_t)r->optimizer->moment_count);
+    r->copies = peft__arena_alloc(&r->arena, (most + 1) * sizeof *r->copies);
+    if (r->copies == NULL) return peft__fail_nomem(r->session->ctx, most * sizeof *r->copies, "a checkpoint");
+    PEFT_TRY(find_parameters(r));
+    return find_moments(r);
 }
 
 static peft_status read_host(peft_context *ctx, const char *path, char **out_text) {
@@ -348,8 +364,7 @@ static peft_status read_files(reading *r, const char *folder, bool want_text, ch
     if (status >= 0) status = read_main(r, paths[FILE_MAIN]);
     if (status >= 0) status = peft__safetensors_open(ctx, paths[FILE_PARAMETERS], &r->parameters);
     if (status >= 0 && r->optimizer != NULL) status = peft__safetensors_open(ctx, paths[FILE_OPTIMIZER], &r->moments);
-    if (status >= 0) status = walk_parameters(r, false);
-    if (status >= 0) status = walk_moments(r, false);
+    if (status >= 0) status = find_tensors(r);
     if (status >= 0 && want_text) status = read_host(ctx, paths[FILE_HOST], out_text);
     for (int file = 0; file < FILE_COUNT; file++) peft__free(ctx->mem, paths[file]);
     return status;
@@ -364,9 +379,8 @@ peft_status peft_checkpoint_load(peft_session *session, peft_optimizer *optimize
     peft__arena_init(&r.arena, ctx->mem);
     char *text = NULL;
     peft_status status = read_files(&r, folder, out_state_json != NULL, &text);
-    if (status >= 0) status = walk_parameters(&r, true);
-    if (status >= 0) status = walk_moments(&r, true);
     if (status >= 0) {
+        for (size_t i = 0; i < r.count; i++) memcpy(r.copies[i].to, r.copies[i].from, r.copies[i].bytes);
         session->passes = (uint64_t)r.passes;
         if (optimizer != NULL) {
             optimizer->steps = (uint64_t)r.steps;

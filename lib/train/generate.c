@@ -75,7 +75,7 @@ static void find_ends(writing *w) {
     const json_t *config = peft__model_config_json(model);
     add_ends(w, json_object_get(config, "eos_token_id"));
     add_ends(w, json_object_get(json_object_get(config, "text_config"), "eos_token_id"));
-    add_generation_config(w, peft__model_folder(model));
+    add_generation_config(w, peft__model_path(model));
     const peft_tokenizer *tokenizer = peft_model_tokenizer(model);
     if (tokenizer != NULL) add_end(w, peft__special_id(tokenizer, PEFT_SPECIAL_EOS));
 }
