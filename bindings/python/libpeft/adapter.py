@@ -1,0 +1,82 @@
+"""Adapters: what is trained."""
+
+import ctypes
+import json
+import os
+
+import numpy
+
+from . import _abi
+from ._base import Handle, as_float_pointer, call, decode, float_array, new_struct
+from ._errors import ArgumentError
+from ._lib import lib
+
+
+class Adapter(Handle):
+    """A new adapter from HF PEFT's configuration keys: Adapter(context, model, peft_type="LORA", r=8, target_modules=["q_proj"])."""
+
+    _destroy = "peft_adapter_destroy"
+
+    def __init__(self, context, model, config=None, seed=0, **keys):
+        config = {**(config or {}), **keys}
+        pointer = ctypes.c_void_p()
+        call(context, "peft_adapter_create", context.handle, model.handle, json.dumps(config).encode(), seed, ctypes.byref(pointer))
+        self._own(pointer.value, context, context, model)
+
+    @classmethod
+    def load(cls, context, model, folder):
+        """Reads an HF PEFT folder, strictly."""
+        self = cls.__new__(cls)
+        pointer = ctypes.c_void_p()
+        call(context, "peft_adapter_load", context.handle, model.handle, os.fsencode(folder), ctypes.byref(pointer))
+        self._own(pointer.value, context, context, model)
+        return self
+
+    def save(self, folder):
+        call(self._context, "peft_adapter_save", self.handle, os.fsencode(folder))
+
+    @property
+    def config(self):
+        return json.loads(decode(lib.peft_adapter_config(self.handle)))
+
+    @property
+    def report(self):
+        return decode(lib.peft_adapter_report(self.handle))
+
+    @property
+    def parameter_count(self):
+        return lib.peft_adapter_parameter_count(self.handle)
+
+    def tensors(self):
+        """Name -> copy of the values."""
+        result = {}
+        for index in range(lib.peft_adapter_tensor_count(self.handle)):
+            info = new_struct(_abi.TensorInfo)
+            call(self._context, "peft_adapter_tensor", self.handle, index, ctypes.byref(info))
+            shape = tuple(info.shape[i] for i in range(info.ndim))
+            count = int(numpy.prod(shape, dtype=numpy.int64))
+            view = numpy.ctypeslib.as_array(ctypes.cast(info.data, ctypes.POINTER(ctypes.c_float)), (count,))
+            result[decode(info.name)] = view.reshape(shape).copy()
+        return result
+
+    def set_tensor(self, name, values):
+        values = float_array(values, name)
+        call(self._context, "peft_adapter_set_tensor", self.handle, name.encode(), as_float_pointer(values), values.size)
+
+    @property
+    def parameters(self):
+        """All trained values as one flat float32 array (a copy); assign to it to change them."""
+        values = numpy.empty(self.parameter_count, numpy.float32)
+        call(self._context, "peft_adapter_get_parameters", self.handle, as_float_pointer(values), values.size)
+        return values
+
+    @parameters.setter
+    def parameters(self, values):
+        values = float_array(values, "parameters")
+        if values.ndim != 1:
+            raise ArgumentError(f"parameters: expected one dimension, found {values.ndim}")
+        call(self._context, "peft_adapter_set_parameters", self.handle, as_float_pointer(values), values.size)
+
+    def set_scale(self, scale):
+        """A factor on the adapter's effect: 1 as trained, 0 off."""
+        call(self._context, "peft_adapter_set_scale", self.handle, scale)

@@ -1,0 +1,147 @@
+"""Batches and data sets."""
+
+import ctypes
+import os
+
+import numpy
+
+from . import _abi
+from ._base import Handle, as_float_pointer, as_int_pointer, call, decode, int_array, new_struct
+from ._lib import lib
+
+FORMATS = ("auto", "text", "text_rows", "prompt_completion", "alpaca", "sharegpt", "messages")
+
+
+class Batch:
+    """A ragged batch from lists of sequences: Batch([[1, 2, 3], [4, 5]]). `labels` defaults to the ids themselves (a causal model learns
+    every token); -100 is not learnt. Keeps its arrays as long as it lives."""
+
+    def __init__(self, sequences, labels="same", sequence_labels=None, token_types=None, positions=None, adapter_ids=None):
+        self.struct = new_struct(_abi.Batch, "peft_batch_init_sized")
+        lengths = [len(s) for s in sequences]
+        self._arrays = []
+        offsets = numpy.zeros(len(lengths) + 1, numpy.int32)
+        numpy.cumsum(lengths, out=offsets[1:])
+        self.struct.rows, self.struct.sequences = int(offsets[-1]), len(lengths)
+        self._put("offsets", offsets)
+        ids = int_array(numpy.concatenate([numpy.asarray(s) for s in sequences]) if lengths else [], "sequences")
+        self._put("input_ids", ids)
+        if isinstance(labels, str):
+            if labels != "same":
+                raise ValueError(f'labels: expected lists, None or "same", found {labels!r}')
+            self._put("labels", ids)
+        elif labels is not None:
+            self._put("labels", self._flat(labels, lengths, "labels"))
+        if token_types is not None:
+            self._put("token_type_ids", self._flat(token_types, lengths, "token_types"))
+        if positions is not None:
+            self._put("position_ids", self._flat(positions, lengths, "positions"))
+        if sequence_labels is not None:
+            self._put("sequence_labels", self._each(sequence_labels, lengths, "sequence_labels"))
+        if adapter_ids is not None:
+            self._put("adapter_ids", self._each(adapter_ids, lengths, "adapter_ids"))
+
+    @staticmethod
+    def _flat(lists, lengths, what):
+        if [len(s) for s in lists] != lengths:
+            raise ValueError(f"{what}: lengths differ from those of the sequences")
+        return int_array(numpy.concatenate([numpy.asarray(s) for s in lists]), what)
+
+    @staticmethod
+    def _each(values, lengths, what):
+        if len(values) != len(lengths):
+            raise ValueError(f"{what}: expected {len(lengths)}, found {len(values)}")
+        return int_array(values, what)
+
+    def _put(self, field, array):
+        self._arrays.append(array)
+        pointer = as_float_pointer(array) if array.dtype == numpy.float32 else as_int_pointer(array)
+        setattr(self.struct, field, pointer)
+
+    @property
+    def rows(self):
+        return self.struct.rows
+
+
+class _DatasetBatch:
+    """What a data set gave: valid until its next batch."""
+
+    def __init__(self, struct, dataset):
+        self.struct, self._dataset = struct, dataset
+
+    @property
+    def rows(self):
+        return self.struct.rows
+
+    def sequences(self):
+        """Copies: a list of (input_ids, labels)."""
+        s = self.struct
+        ids = numpy.ctypeslib.as_array(s.input_ids, (s.rows,)).copy()
+        labels = numpy.ctypeslib.as_array(s.labels, (s.rows,)).copy() if s.labels else numpy.full(s.rows, -100, numpy.int32)
+        return [(ids[s.offsets[i]:s.offsets[i + 1]], labels[s.offsets[i]:s.offsets[i + 1]]) for i in range(s.sequences)]
+
+
+class Dataset(Handle):
+    """Examples from a file (.txt, .jsonl, .json, .csv, .tsv, also .gz) or, with path None, from add(). Iterating gives the batches of one
+    epoch. Options as in include/peft/dataset.h."""
+
+    _destroy = "peft_dataset_destroy"
+
+    def __init__(self, context, model, path=None, format="auto", **options):
+        struct = new_struct(_abi.DatasetOptions, "peft_dataset_options_init_sized", format=FORMATS.index(format), **options)
+        pointer = ctypes.c_void_p()
+        if path is None:
+            call(context, "peft_dataset_create", context.handle, model.handle if model else None, ctypes.byref(struct), ctypes.byref(pointer))
+        else:
+            call(context, "peft_dataset_open", context.handle, model.handle, os.fsencode(path), ctypes.byref(struct), ctypes.byref(pointer))
+        self._own(pointer.value, context, context, model)
+
+    def add(self, input_ids, labels=None):
+        ids = int_array(input_ids, "input_ids")
+        marks = None if labels is None else int_array(labels, "labels")
+        if marks is not None and len(marks) != len(ids):
+            raise ValueError(f"labels: expected {len(ids)}, found {len(marks)}")
+        call(self._context, "peft_dataset_add", self.handle, as_int_pointer(ids), None if marks is None else as_int_pointer(marks), len(ids))
+
+    def __len__(self):
+        return lib.peft_dataset_size(self.handle)
+
+    @property
+    def batches(self):
+        return lib.peft_dataset_batches(self.handle)
+
+    @property
+    def report(self):
+        return decode(lib.peft_dataset_report(self.handle))
+
+    def tokens(self):
+        """All tokens, those that are learnt, and the longest example."""
+        values = [ctypes.c_int64() for _ in range(3)]
+        lib.peft_dataset_tokens(self.handle, *[ctypes.byref(v) for v in values])
+        return dict(zip(("all", "trained", "longest"), [v.value for v in values]))
+
+    def next(self):
+        """The next batch, or None at the end of an epoch."""
+        struct = new_struct(_abi.Batch, "peft_batch_init_sized")
+        status = call(self._context, "peft_dataset_next", self.handle, ctypes.byref(struct))
+        return None if status == 2 else _DatasetBatch(struct, self)
+
+    def __iter__(self):
+        while (batch := self.next()) is not None:
+            yield batch
+
+    @property
+    def position(self):
+        epoch, batch = ctypes.c_uint64(), ctypes.c_uint64()
+        lib.peft_dataset_position(self.handle, ctypes.byref(epoch), ctypes.byref(batch))
+        return epoch.value, batch.value
+
+    def seek(self, epoch, batch):
+        call(self._context, "peft_dataset_seek", self.handle, epoch, batch)
+
+    def preview(self, example=0):
+        length = ctypes.c_uint64()
+        room = 1 << 20
+        buffer = ctypes.create_string_buffer(room)
+        call(self._context, "peft_dataset_preview", self.handle, example, buffer, room, ctypes.byref(length))
+        return buffer.raw[: length.value].decode("utf-8", "replace")
