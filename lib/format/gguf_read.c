@@ -34,6 +34,7 @@ static const ggml_type_row GGML_TYPES[] = {
     {28, "F64", 1, 8, PEFT_DTYPE_F64},         {29, "IQ1_M", 256, 56, PEFT_DTYPE_OTHER},
     {30, "BF16", 1, 2, PEFT_DTYPE_BF16},       {34, "TQ1_0", 256, 54, PEFT_DTYPE_OTHER},
     {35, "TQ2_0", 256, 66, PEFT_DTYPE_OTHER},  {39, "MXFP4", 32, 17, PEFT_DTYPE_OTHER},
+    {40, "NVFP4", 64, 36, PEFT_DTYPE_OTHER},   {41, "Q1_0", 128, 18, PEFT_DTYPE_OTHER},
 };
 
 typedef struct reader {
@@ -170,7 +171,7 @@ static peft_status take_type(reader *r, const char *name, const ggml_type_row **
             *out = &GGML_TYPES[i];
             return PEFT_OK;
         }
-    if (id >= 40 && id <= 42) /* NVFP4, Q1_0, Q2_0 */
+    if (id == 42) /* Q2_0 */
         return peft__fail(r->ctx, PEFT_E_UNSUPPORTED, "%s: tensor %s has ggml type %u, which is too new to be read", r->file,
                           name, (unsigned)id);
     return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: tensor %s: %u is not a ggml type", r->file, name, (unsigned)id);
