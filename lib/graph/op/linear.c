@@ -117,9 +117,8 @@ static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
 /* ---- forward ------------------------------------------------------------------------------------------------ */
 
 /* C starts as bias + residual; false when there is neither and the product may overwrite. */
-static bool start_rows(const peft__node *node, const float *bias, int64_t columns, int64_t r0, int64_t r1, float *y, int64_t first) {
+static bool start_rows(const peft__node *node, const float *bias, int64_t columns, int64_t r0, int64_t r1, float *y, int64_t ldy, int64_t first) {
     const peft__value *residual = node->in[IN_RESIDUAL];
-    const int64_t ldy = node->out[0]->ld;
     if (residual == NULL && bias == NULL) return false;
     for (int64_t r = r0; r < r1; r++, y += ldy) {
         if (residual == NULL) {
@@ -189,7 +188,7 @@ static void forward_tile(const peft__node *node, uint32_t tile, const peft__run 
         for (int64_t r = r0; r < r1; r += gemm.tokens) {
             const int64_t here = peft__min_i64(gemm.tokens, r1 - r);
             float *to = y + (r - r0) * ldy;
-            const bool keep = k0 > 0 || start_rows(node, bias, columns, r, r + here, to, first);
+            const bool keep = k0 > 0 || start_rows(node, bias, columns, r, r + here, to, ldy, first);
             peft__gemm_sweep(&gemm, panels, columns, x + (r - r0) * a->in + k0 * gemm.tokens, 0, here, depth, keep ? 1.0f : 0.0f, to, ldy);
         }
     }
