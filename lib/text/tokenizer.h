@@ -24,7 +24,7 @@ peft_status peft__tokenizer_from_folder(peft_context *ctx, const char *folder, p
 /* The text of a tokenizer.json alone. `name` is for error texts. */
 peft_status peft__tokenizer_from_json(peft_context *ctx, const void *data, size_t size, const char *name,
                                       peft_tokenizer **out_tokenizer);
-peft_status peft__tokenizer_from_gguf(peft_context *ctx, const struct peft__gguf *gguf, peft_tokenizer **out_tokenizer);
+peft_status peft__tokenizer_from_gguf(peft_context *ctx, struct peft__gguf *gguf, peft_tokenizer **out_tokenizer);
 peft_tokenizer *peft__tokenizer_ref(peft_tokenizer *tokenizer);
 void peft__tokenizer_unref(peft_tokenizer *tokenizer); /* NULL is allowed */
 
