@@ -95,14 +95,14 @@ static inline peft__hooked peft__adapter_hooked(peft_adapter *adapter) {
 }
 static inline const peft_model *peft__adapter_model(const peft_adapter *adapter) { return adapter->model; }
 
-/* ---- regex.c: Python's regular expressions as far as PCRE2 has them, with limits on work ---- */
+/* ---- pattern.c: Python's regular expressions as far as PCRE2 has them, with limits on work ---- */
 
-typedef struct peft__regex peft__regex;
+typedef struct peft__pattern peft__pattern;
 /* `prefix` is put before the pattern ("" or "(.*\\.)?"); the whole text must match. PEFT_E_FORMAT names `where` and the position. */
-peft_status peft__regex_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern, peft__regex **out_regex);
-void peft__regex_free(peft__regex *regex);
+peft_status peft__pattern_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern, peft__pattern **out_regex);
+void peft__pattern_free(peft__pattern *regex);
 /* PEFT_E_LIMIT when matching takes too much work. */
-peft_status peft__regex_match(peft_context *ctx, const peft__regex *regex, const char *text, bool *out_match);
+peft_status peft__pattern_match(peft_context *ctx, const peft__pattern *regex, const char *text, bool *out_match);
 
 /* ---- targets.c: which modules a method adapts ---- */
 

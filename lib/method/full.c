@@ -15,7 +15,7 @@ static const char *const WHERE = "adapter_config.json";
 
 typedef struct choice {
     const json_t *names;
-    peft__regex *regex;
+    peft__pattern *regex;
     bool head;
     bool embeddings;
     int64_t layers; /* -1 = no limit */
@@ -38,7 +38,7 @@ static peft_status read_choice(peft_adapter *adapter, choice *out) {
         const char *text = NULL;
         PEFT_TRY(peft__json_need_string(ctx, adapter->config, WHERE, "trainable", &text));
         out->head = strcmp(text, "head") == 0;
-        return out->head ? PEFT_OK : peft__regex_compile(ctx, "trainable", "", text, &out->regex);
+        return out->head ? PEFT_OK : peft__pattern_compile(ctx, "trainable", "", text, &out->regex);
     }
     if (!json_is_array(trainable))
         return peft__fail(ctx, PEFT_E_FORMAT, "%s: trainable: expected a list of names, a regular expression, \"head\" or null, found %s", WHERE,
@@ -71,7 +71,7 @@ static peft_status is_chosen(const peft_adapter *adapter, const choice *c, const
     if (!c->embeddings && table && !is_bias) return PEFT_OK;
     if (!in_wanted_layers(adapter, module, c, after_layers)) return PEFT_OK;
     if (c->head) *out = module->is_head;
-    else if (c->regex != NULL) return peft__regex_match(adapter->ctx, c->regex, tensor, out);
+    else if (c->regex != NULL) return peft__pattern_match(adapter->ctx, c->regex, tensor, out);
     else if (c->names == NULL) *out = true;
     for (size_t i = 0; i < json_array_size(c->names); i++)
         *out = *out || has_components(tensor, json_string_value(json_array_get(c->names, i)));
@@ -122,7 +122,7 @@ static peft_status configure(peft_adapter *adapter) {
     choice c = {.layers = -1};
     peft_status status = read_choice(adapter, &c);
     if (status >= 0) status = declare_chosen(adapter, &c);
-    peft__regex_free(c.regex);
+    peft__pattern_free(c.regex);
     return status;
 }
 

@@ -16,11 +16,11 @@ enum { CONDENSE_FROM = 20, MOST_SHOWN = 12 };
 
 typedef struct matcher {
     const json_t *names; /* a list of strings, or NULL */
-    peft__regex *regex;  /* or NULL */
+    peft__pattern *regex;  /* or NULL */
 } matcher;
 
 static void matcher_free(matcher *m) {
-    peft__regex_free(m->regex);
+    peft__pattern_free(m->regex);
     m->regex = NULL;
 }
 
@@ -44,7 +44,7 @@ static peft_status matcher_make(peft_context *ctx, const json_t *config, const c
     if (json_is_string(value)) {
         const char *text = NULL;
         PEFT_TRY(peft__json_need_string(ctx, config, WHERE, key, &text));
-        return text[0] == 0 ? PEFT_OK : peft__regex_compile(ctx, key, "", text, &out->regex);
+        return text[0] == 0 ? PEFT_OK : peft__pattern_compile(ctx, key, "", text, &out->regex);
     }
     PEFT_TRY(check_names(ctx, key, value));
     out->names = value;
@@ -55,7 +55,7 @@ static peft_status matcher_make(peft_context *ctx, const json_t *config, const c
 static peft_status matcher_match(peft_context *ctx, const matcher *m, const char *name, bool *out_match, bool *out_exact) {
     *out_match = *out_exact = false;
     if (name == NULL) return PEFT_OK;
-    if (m->regex != NULL) return peft__regex_match(ctx, m->regex, name, out_match);
+    if (m->regex != NULL) return peft__pattern_match(ctx, m->regex, name, out_match);
     for (size_t i = 0; m->names != NULL && i < json_array_size(m->names); i++) {
         const char *wanted = json_string_value(json_array_get(m->names, i));
         if (strcmp(name, wanted) == 0) *out_exact = true;
@@ -390,11 +390,11 @@ peft_status peft__targets_pattern(peft_adapter *adapter, const char *key, const 
     json_object_foreach((json_t *)patterns, pattern, value) {
         if (!json_is_number(value))
             return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s: \"%.100s\": expected a number, found %s", WHERE, key, pattern, peft__json_kind(value));
-        peft__regex *regex = NULL;
+        peft__pattern *regex = NULL;
         bool match = false;
-        PEFT_TRY(peft__regex_compile(ctx, key, "(.*\\.)?", pattern, &regex));
-        const peft_status status = peft__regex_match(ctx, regex, module, &match);
-        peft__regex_free(regex);
+        PEFT_TRY(peft__pattern_compile(ctx, key, "(.*\\.)?", pattern, &regex));
+        const peft_status status = peft__pattern_match(ctx, regex, module, &match);
+        peft__pattern_free(regex);
         PEFT_TRY(status);
         if (!match) continue;
         if (!found) {

@@ -1,4 +1,4 @@
-/* regex.c: regular expressions of target_modules and patterns.
+/* pattern.c: regular expressions of target_modules and patterns.
  *
  * HF PEFT uses Python's `re`. PCRE2 understands the same syntax as far as anybody uses it for module names. Patterns come
  * from files of strangers, so work is limited: an expression that explodes is an error, not a hang.
@@ -10,7 +10,7 @@
 
 enum { MATCH_LIMIT = 200000, DEPTH_LIMIT = 2000, HEAP_LIMIT_KB = 8192, PATTERN_LIMIT = 65536 };
 
-struct peft__regex {
+struct peft__pattern {
     peft__mem *mem;
     pcre2_general_context *general;
     pcre2_match_context *limits;
@@ -22,7 +22,7 @@ struct peft__regex {
 static void *regex_alloc(size_t size, void *mem) { return peft__alloc(mem, size); }
 static void regex_release(void *memory, void *mem) { peft__free(mem, memory); }
 
-void peft__regex_free(peft__regex *regex) {
+void peft__pattern_free(peft__pattern *regex) {
     if (regex == NULL) return;
     pcre2_match_data_free(regex->match);
     pcre2_code_free(regex->code);
@@ -31,7 +31,7 @@ void peft__regex_free(peft__regex *regex) {
     peft__free(regex->mem, regex);
 }
 
-static peft_status compile(peft_context *ctx, const char *where, const char *text, peft__regex *regex) {
+static peft_status compile(peft_context *ctx, const char *where, const char *text, peft__pattern *regex) {
     regex->general = pcre2_general_context_create(regex_alloc, regex_release, ctx->mem);
     if (regex->general == NULL) return peft__fail_nomem(ctx, 256, "a regular expression");
     regex->limits = pcre2_match_context_create(regex->general);
@@ -59,11 +59,11 @@ static peft_status compile(peft_context *ctx, const char *where, const char *tex
     return regex->match != NULL ? PEFT_OK : peft__fail_nomem(ctx, 256, "a regular expression");
 }
 
-peft_status peft__regex_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern, peft__regex **out_regex) {
+peft_status peft__pattern_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern, peft__pattern **out_regex) {
     if (strlen(pattern) > PATTERN_LIMIT)
         return peft__fail(ctx, PEFT_E_LIMIT, "%s: a regular expression of %zu bytes, at most %d are accepted", where, strlen(pattern),
                           PATTERN_LIMIT);
-    peft__regex *regex = peft__alloc_zero(ctx->mem, sizeof *regex);
+    peft__pattern *regex = peft__alloc_zero(ctx->mem, sizeof *regex);
     char *text = prefix[0] == 0 ? peft__strdup(ctx->mem, pattern) : peft__strfmt(ctx->mem, "%s(%s)", prefix, pattern);
     peft_status status = PEFT_OK;
     if (regex == NULL || text == NULL) {
@@ -75,14 +75,14 @@ peft_status peft__regex_compile(peft_context *ctx, const char *where, const char
     }
     peft__free(ctx->mem, text);
     if (status < 0) {
-        peft__regex_free(regex);
+        peft__pattern_free(regex);
         return status;
     }
     *out_regex = regex;
     return PEFT_OK;
 }
 
-peft_status peft__regex_match(peft_context *ctx, const peft__regex *regex, const char *text, bool *out_match) {
+peft_status peft__pattern_match(peft_context *ctx, const peft__pattern *regex, const char *text, bool *out_match) {
     const int result = pcre2_match(regex->code, (PCRE2_SPTR)text, strlen(text), 0, 0, regex->match, regex->limits);
     if (result >= 0 || result == PCRE2_ERROR_NOMATCH) {
         *out_match = result >= 0;
