@@ -32,7 +32,7 @@ typedef struct peft_dataset_options {
     uint32_t struct_size;
     int32_t format;           /**< PEFT_DATA_*; default AUTO */
     int64_t max_length;       /**< tokens of one example; longer ones are cut at the end; 0 = the smaller of 1024 and the model's positions (default) */
-    int64_t stride;           /**< PEFT_DATA_TEXT: tokens from one window to the next; 0 = max_length (default) */
+    int64_t stride;           /**< PEFT_DATA_TEXT: tokens from one window to the next; 0 = max_length (default). Where windows overlap, a token is learnt in the first only */
     int64_t batch_size;       /**< examples of one batch; default 1 */
     uint32_t packing;         /**< 1: fill each batch up to batch_size * max_length rows with whole examples, which do not see one another; default 0 */
     uint32_t train_on_prompt; /**< 1: the prompt is learnt too; default 0 */
@@ -42,7 +42,7 @@ typedef struct peft_dataset_options {
     int32_t on_bad_row;       /**< PEFT_BAD_ROW_*; default ERROR */
     int32_t part;             /**< PEFT_PART_*; default ALL */
     double validation_fraction; /**< share that PEFT_PART_VALIDATION gets, chosen by seed (plain text: the last part of the file); default 0 */
-    int64_t max_examples;     /**< 0 = all */
+    int64_t max_examples;     /**< of this part; 0 = all */
     const char *chat_template; /**< preset name or the JSON form of docs/recipes.md; NULL = what the model's files carry */
     const char *text_key, *prompt_key, *completion_key; /**< names of the fields, NULL = the usual ones */
     uint32_t drop_last;       /**< 1: no smaller last batch; default 0 */
@@ -79,10 +79,13 @@ PEFT_API PEFT_NODISCARD peft_status peft_dataset_next(peft_dataset *dataset, pef
 PEFT_API void peft_dataset_position(const peft_dataset *dataset, uint64_t *out_epoch, uint64_t *out_batch);
 PEFT_API PEFT_NODISCARD peft_status peft_dataset_seek(peft_dataset *dataset, uint64_t epoch, uint64_t batch);
 
+/** Name of the chat template that conversations were rendered with ("custom" for an own one), or NULL when there was none. Owned by the data set. */
+PEFT_API const char *peft_dataset_chat_template(const peft_dataset *dataset);
+
 /** What was read, skipped (with reasons), cut, and warnings such as an answer without an end token. Owned by the data set. */
 PEFT_API const char *peft_dataset_report(const peft_dataset *dataset);
 
-/** One example token by token: trained pieces are marked as in docs/recipes.md. Writes at most `capacity` bytes with a NUL; *out_length gets the whole
+/** One example token by token, a line each: number, id, "+" when it is learnt or "." when it is only read, text. Writes at most `capacity` bytes with a NUL; *out_length gets the whole
  *  length. PEFT_E_LIMIT when it does not fit. */
 PEFT_API PEFT_NODISCARD peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, char *out_text, uint64_t capacity, uint64_t *out_length);
 

@@ -1,0 +1,198 @@
+/* data.h: how a data set is kept and made, shared by the files of this folder.
+ *
+ * All tokens lie in one array and an example is a piece of it: windows of a long text may overlap without copies, and a batch is a few
+ * memcpy. What is learnt is decided once, when a row is read, from byte positions in its text; nothing later looks at ids to guess it,
+ * so an end token that happens to be the padding token stays learnt.
+ *
+ *   record.c   a row of a file -> text and the bytes of it that are learnt
+ *   encode.c   text -> tokens and labels of one example
+ *   build.c    a file -> examples
+ *   store.c    the arrays
+ *   order.c    the order of an epoch, and packing
+ *   report.c   what was read and skipped; preview of one example
+ *   dataset.c  the public functions
+ */
+#ifndef PEFT_DATA_DATA_H
+#define PEFT_DATA_DATA_H
+
+#include "format/json.h"
+#include "peft/dataset.h"
+#include "text/chat.h"
+#include "text/tokenizer.h"
+
+/* ---- store.c ------------------------------------------------------------------------------------------- */
+
+/* Tokens [first, first + length) of the store; labels of the first `context` of them do not count (they were learnt in the window
+ * before). */
+typedef struct peft__example {
+    int64_t first;
+    int32_t length;
+    int32_t context;
+} peft__example;
+
+typedef struct peft__store {
+    peft__mem *mem;
+    int32_t *ids;    /* [count] */
+    int32_t *labels; /* [count] PEFT_IGNORE_LABEL where nothing is learnt */
+    int64_t count, capacity;
+    peft__example *examples; /* [example_count] */
+    int64_t example_count, example_capacity;
+    int32_t longest, shortest;
+} peft__store;
+
+void peft__store_init(peft__store *store, peft__mem *mem);
+void peft__store_free(peft__store *store);
+/* Room for `tokens` more tokens and `examples` more examples, so that the puts that follow cannot fail. */
+peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t tokens, int64_t examples);
+void peft__store_put_tokens(peft__store *store, const int32_t *ids, const int32_t *labels, int64_t count);
+void peft__store_put_example(peft__store *store, int64_t first, int32_t length, int32_t context);
+/* Labels that a causal model counts: all but those of the first token and of the context. */
+int64_t peft__store_learnt(const peft__store *store, const peft__example *example);
+
+/* ---- order.c ------------------------------------------------------------------------------------------- */
+
+/* Batch b of the epoch is examples order[first[b]] .. order[first[b + 1] - 1]. All arrays have room for every example, so preparing an
+ * epoch takes no memory and cannot fail. */
+typedef struct peft__order {
+    peft__mem *mem;
+    int64_t capacity; /* examples that the arrays take */
+    int32_t *order;   /* [capacity] */
+    int32_t *first;   /* [capacity + 1] */
+    int32_t *scratch; /* [3 * capacity + 1] */
+    uint64_t *keys;   /* [PEFT__PACK_CHUNK] */
+    int64_t *room;    /* [2 * PEFT__PACK_CHUNK] tree of the room left in bins */
+    int64_t batches;
+} peft__order;
+
+/* Packing looks at this many examples of the shuffled order at a time: enough to fill batches, and a new mixture every epoch. */
+enum { PEFT__PACK_CHUNK = 4096 };
+
+void peft__order_init(peft__order *order, peft__mem *mem);
+void peft__order_free(peft__order *order);
+peft_status peft__order_reserve(peft_context *ctx, peft__order *order, int64_t examples, bool packing);
+/* A pure function of the lengths, the options and the epoch. */
+void peft__order_prepare(peft__order *order, const peft__store *store, const peft_dataset_options *options, int64_t max_length,
+                         uint64_t epoch);
+
+/* ---- record.c ------------------------------------------------------------------------------------------ */
+
+/* Bytes [begin, end) of a record's text. */
+typedef struct peft__span {
+    size_t begin, end;
+} peft__span;
+
+/* Reads rows one after another; everything in it is scratch that the next row overwrites. */
+typedef struct peft__records {
+    peft_context *ctx;
+    const peft_tokenizer *tokenizer;
+    const peft_dataset_options *options;
+    int32_t format; /* PEFT_DATA_*, not AUTO, once the first row was seen */
+    peft__chat *chat; /* made when the first conversation comes */
+    bool chat_by_default; /* alpaca rows on a model without any template: the alpaca prompt itself */
+
+    /* the present record */
+    const char *text;
+    size_t length;
+    peft__span *spans; /* what is learnt, rising */
+    size_t span_count, span_capacity;
+    bool add_special; /* the tokenizer's own template (<s> ... </s>) goes around the text */
+    bool conversation;
+
+    peft__chat_text rendered;
+    peft__buffer buffer;
+    peft__arena arena; /* texts of the present row's messages */
+    peft_chat_message *messages;
+    bool *learnt; /* [message_count] */
+    size_t message_count, message_capacity;
+} peft__records;
+
+void peft__records_init(peft__records *records, peft_context *ctx, const peft_tokenizer *tokenizer, const peft_dataset_options *options);
+void peft__records_free(peft__records *records);
+/* Format of a row by its keys. PEFT_E_FORMAT lists the keys when it is none. */
+peft_status peft__records_detect(peft__records *records, const peft__json *row);
+/* PEFT_E_FORMAT and PEFT_E_ARG are faults of the row; all else is a fault of the whole. */
+peft_status peft__records_read(peft__records *records, const peft__json *row);
+const char *peft__data_format_name(int32_t format);
+
+/* ---- encode.c ------------------------------------------------------------------------------------------ */
+
+enum { PEFT__SKIP_NONE = 0, PEFT__SKIP_EMPTY, PEFT__SKIP_UNTRAINED, PEFT__SKIP_CUT, PEFT__SKIP_BAD, PEFT__SKIP_COUNT };
+
+/* What happened while a file was read; becomes the report. */
+typedef struct peft__reading {
+    uint64_t rows;               /* of this part */
+    uint64_t other_part;         /* left to the other part of the split */
+    uint64_t skipped[PEFT__SKIP_COUNT];
+    uint64_t skipped_line[PEFT__SKIP_COUNT]; /* of the first one */
+    char bad_reason[256];
+    uint64_t cut;                /* longer than max_length */
+    int64_t cut_tokens;          /* tokens lost by that */
+    int64_t longest_uncut;
+    uint64_t double_bos, double_bos_line;
+    uint64_t with_end, wanting_end; /* examples whose learnt part holds the end token; examples that should */
+    bool no_eos;
+} peft__reading;
+
+typedef struct peft__encoder {
+    peft_context *ctx;
+    const peft_tokenizer *tokenizer;
+    const peft_dataset_options *options;
+    int64_t max_length;
+    int64_t vocab; /* of the model; 0 = not checked */
+    peft__encoding encoding;
+    peft__reading reading;
+} peft__encoder;
+
+void peft__encoder_init(peft__encoder *encoder, peft_context *ctx, const peft_tokenizer *tokenizer, const peft_dataset_options *options,
+                        int64_t max_length, int64_t vocab);
+void peft__encoder_free(peft__encoder *encoder);
+/* One record becomes one example, or is counted among the skipped. */
+peft_status peft__encode_record(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
+/* A long text becomes windows. */
+peft_status peft__encode_windows(peft__encoder *encoder, const char *text, size_t length, bool is_end, peft__store *store);
+
+/* ---- build.c ------------------------------------------------------------------------------------------- */
+
+/* What a file is turned into, and the tokenizer that does it: a model, or in tests a tokenizer alone. */
+typedef struct peft__data_base {
+    const peft_tokenizer *tokenizer;
+    int64_t vocab;     /* rows of the embedding; 0 = not checked */
+    int64_t positions; /* longest sequence; 0 = no limit */
+} peft__data_base;
+
+/* Reads bytes (inflated here when they are gzip) into the data set's store and report. */
+peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const char *name, const peft__data_base *base,
+                               peft_dataset *dataset);
+
+/* ---- dataset.c ----------------------------------------------------------------------------------------- */
+
+struct peft_dataset {
+    peft_context *ctx;
+    peft_tokenizer *tokenizer; /* may be NULL */
+    int64_t vocab, positions;
+    peft_dataset_options options; /* texts point into `texts` */
+    peft__arena texts;
+    int64_t max_length;
+    peft__store store;
+    peft__order order;
+    uint64_t epoch, batch; /* the batch that comes next */
+    bool prepared;         /* order belongs to `epoch` */
+    int32_t *rows_ids, *rows_labels; /* [rows_capacity] */
+    int32_t *offsets;                /* [offsets_capacity] */
+    int64_t rows_capacity, offsets_capacity;
+    const char *chat_name; /* in texts, or NULL */
+    peft__buffer report;
+};
+
+/* The public open functions without the model; `source` is borrowed. */
+peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, peft__source *source, const char *name,
+                               const peft_dataset_options *options, peft_dataset **out_dataset);
+
+/* ---- report.c ------------------------------------------------------------------------------------------ */
+
+/* Writes dataset->report and logs its warnings. `unit` is "rows" or "windows". */
+peft_status peft__dataset_write_report(peft_dataset *dataset, const char *name, const peft__reading *reading, int32_t format,
+                                       bool chat_by_default);
+peft_status peft__dataset_write_preview(peft_context *ctx, const peft_dataset *dataset, int64_t example, peft__buffer *out);
+
+#endif

@@ -1,0 +1,350 @@
+/* dataset.c: the public face of data sets: options, opening, batches, position.
+ *
+ * A batch is copied into buffers that are as large as the largest batch can be and are taken when the data set is opened: the loop that
+ * asks for batches takes no memory. Where the data set stands is (epoch, batch) and nothing else.
+ */
+#include "data/data.h"
+
+#include <math.h>
+
+#include "model/model.h"
+
+enum { DEFAULT_LENGTH = 1024 };
+
+void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t size) {
+    if (options == NULL || size < sizeof options->struct_size) return;
+    const peft_dataset_options defaults = {.struct_size = size, .batch_size = 1, .shuffle = 1};
+    memset(options, 0, size);
+    memcpy(options, &defaults, peft__min_size(size, sizeof defaults));
+}
+
+/* ---- options ---------------------------------------------------------------------------------------------------- */
+
+static peft_status check_options(peft_context *ctx, const peft_dataset_options *o, int64_t max_length, int64_t positions) {
+    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_MESSAGES)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_MESSAGES, o->format);
+    if (max_length < 2 || max_length > INT32_MAX)
+        return peft__fail(ctx, PEFT_E_ARG, "max_length is at least 2 (one token to read and one to learn), found %lld", (long long)max_length);
+    if (positions > 0 && max_length > positions)
+        return peft__fail(ctx, PEFT_E_ARG, "max_length %lld is more than the model's max_position_embeddings (%lld)", (long long)max_length,
+                          (long long)positions);
+    if (o->stride < 0 || o->stride > max_length)
+        return peft__fail(ctx, PEFT_E_ARG, "stride is 0 to max_length (%lld), found %lld", (long long)max_length, (long long)o->stride);
+    if (o->batch_size < 1 || o->batch_size > INT32_MAX / max_length)
+        return peft__fail(ctx, PEFT_E_ARG, "batch_size is 1 to %lld at max_length %lld, found %lld", (long long)(INT32_MAX / max_length),
+                          (long long)max_length, (long long)o->batch_size);
+    if (o->eos < PEFT_EOS_AUTO || o->eos > PEFT_EOS_ALWAYS) return peft__fail(ctx, PEFT_E_ARG, "eos is 0, 1 or 2, found %d", o->eos);
+    if (o->on_bad_row < PEFT_BAD_ROW_ERROR || o->on_bad_row > PEFT_BAD_ROW_SKIP)
+        return peft__fail(ctx, PEFT_E_ARG, "on_bad_row is 0 or 1, found %d", o->on_bad_row);
+    if (o->part < PEFT_PART_ALL || o->part > PEFT_PART_VALIDATION)
+        return peft__fail(ctx, PEFT_E_ARG, "part is 0, 1 or 2, found %d", o->part);
+    if (!(o->validation_fraction >= 0.0 && o->validation_fraction <= 1.0))
+        return peft__fail(ctx, PEFT_E_ARG, "validation_fraction is 0 to 1, found %g", o->validation_fraction);
+    if (o->max_examples < 0) return peft__fail(ctx, PEFT_E_ARG, "max_examples is 0 (all) or more, found %lld", (long long)o->max_examples);
+    return PEFT_OK;
+}
+
+static peft_status keep_text(peft_dataset *dataset, const char **text) {
+    if (*text == NULL || (*text)[0] == '\0') {
+        *text = NULL;
+        return PEFT_OK;
+    }
+    *text = peft__arena_strdup(&dataset->texts, *text);
+    return *text != NULL ? PEFT_OK : peft__fail_nomem(dataset->ctx, 64, "the options of a data set");
+}
+
+static peft_status set_up(peft_dataset *dataset, const peft__data_base *base, const peft_dataset_options *options) {
+    peft_context *ctx = dataset->ctx;
+    peft_dataset_options *own = &dataset->options;
+    peft_dataset_options_init(own);
+    PEFT_TRY(peft__options_copy(ctx, own, sizeof *own, options, sizeof *own, "peft_dataset_options"));
+    dataset->vocab = base->vocab;
+    dataset->positions = base->positions;
+    dataset->max_length = own->max_length;
+    if (own->max_length == 0)
+        dataset->max_length = base->positions > 0 ? peft__min_i64(DEFAULT_LENGTH, base->positions) : DEFAULT_LENGTH;
+    PEFT_TRY(check_options(ctx, own, dataset->max_length, base->positions));
+    PEFT_TRY(keep_text(dataset, &own->chat_template));
+    PEFT_TRY(keep_text(dataset, &own->text_key));
+    PEFT_TRY(keep_text(dataset, &own->prompt_key));
+    PEFT_TRY(keep_text(dataset, &own->completion_key));
+    if (base->tokenizer != NULL) dataset->tokenizer = peft__tokenizer_ref((peft_tokenizer *)base->tokenizer);
+    return PEFT_OK;
+}
+
+/* ---- life -------------------------------------------------------------------------------------------------------- */
+
+static peft_status make(peft_context *ctx, const peft__data_base *base, const peft_dataset_options *options, peft_dataset **out_dataset) {
+    peft_dataset *dataset = peft__alloc_zero(ctx->mem, sizeof *dataset);
+    if (dataset == NULL) return peft__fail_nomem(ctx, sizeof *dataset, "a data set");
+    dataset->ctx = peft__context_ref(ctx);
+    peft__arena_init(&dataset->texts, ctx->mem);
+    peft__store_init(&dataset->store, ctx->mem);
+    peft__order_init(&dataset->order, ctx->mem);
+    peft__buffer_init(&dataset->report, ctx->mem);
+    const peft_status status = set_up(dataset, base, options);
+    if (status < 0) {
+        peft_dataset_destroy(dataset);
+        return status;
+    }
+    *out_dataset = dataset;
+    return PEFT_OK;
+}
+
+void peft_dataset_destroy(peft_dataset *dataset) {
+    if (dataset == NULL) return;
+    peft_context *ctx = dataset->ctx;
+    peft__tokenizer_unref(dataset->tokenizer);
+    peft__store_free(&dataset->store);
+    peft__order_free(&dataset->order);
+    peft__buffer_free(&dataset->report);
+    peft__arena_free(&dataset->texts);
+    peft__free(ctx->mem, dataset->rows_ids);
+    peft__free(ctx->mem, dataset->rows_labels);
+    peft__free(ctx->mem, dataset->offsets);
+    peft__free(ctx->mem, dataset);
+    peft__context_unref(ctx);
+}
+
+static peft_status grow_rows(peft_context *ctx, int32_t **array, int64_t count) {
+    const size_t bytes = (size_t)count * sizeof **array;
+    int32_t *grown = peft__realloc(ctx->mem, *array, bytes);
+    if (grown == NULL) return peft__fail_nomem(ctx, bytes, "a batch");
+    *array = grown;
+    return PEFT_OK;
+}
+
+/* Buffers for the largest batch that the present examples can give. */
+static peft_status reserve_batch(peft_dataset *dataset) {
+    const peft__store *store = &dataset->store;
+    const int64_t batch = dataset->options.batch_size, packed = batch * dataset->max_length;
+    const bool packing = dataset->options.packing != 0;
+    const int64_t sequences = peft__min_i64(packing ? packed / peft__max_i64(store->shortest, 1) : batch, store->example_count);
+    int64_t rows = packing ? peft__max_i64(packed, store->longest) : sequences * store->longest;
+    int64_t tokens = 0;
+    for (int64_t i = 0; i < store->example_count && tokens < rows; i++) tokens += store->examples[i].length;
+    rows = peft__max_i64(peft__min_i64(rows, tokens), 1);
+    if (rows > dataset->rows_capacity) {
+        PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_ids, rows));
+        PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_labels, rows));
+        dataset->rows_capacity = rows;
+    }
+    if (sequences + 1 > dataset->offsets_capacity) {
+        PEFT_TRY(grow_rows(dataset->ctx, &dataset->offsets, sequences + 1));
+        dataset->offsets_capacity = sequences + 1;
+    }
+    return PEFT_OK;
+}
+
+/* The order of the present epoch. The arrays were reserved when examples came in: this cannot fail. */
+static void prepare(peft_dataset *dataset) {
+    if (dataset->prepared || dataset->store.example_count == 0) return;
+    peft__order_prepare(&dataset->order, &dataset->store, &dataset->options, dataset->max_length, dataset->epoch);
+    dataset->prepared = true;
+}
+
+peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, peft__source *source, const char *name,
+                               const peft_dataset_options *options, peft_dataset **out_dataset) {
+    if (base->tokenizer == NULL)
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%s: the model has no tokenizer: put its tokenizer.json beside it", name);
+    peft_dataset *dataset = NULL;
+    PEFT_TRY(make(ctx, base, options, &dataset));
+    peft_status status = peft__dataset_read(ctx, source, name, base, dataset);
+    if (status >= 0) status = peft__order_reserve(ctx, &dataset->order, dataset->store.example_count, dataset->options.packing != 0);
+    if (status >= 0) status = reserve_batch(dataset);
+    if (status >= 0) {
+        prepare(dataset);
+        if (dataset->order.batches == 0)
+            status = peft__fail(ctx, PEFT_E_ARG, "%s: drop_last leaves no batch: %lld examples, batch_size %lld", name,
+                                (long long)dataset->store.example_count, (long long)dataset->options.batch_size);
+    }
+    if (status < 0) {
+        peft_dataset_destroy(dataset);
+        return status;
+    }
+    *out_dataset = dataset;
+    return PEFT_OK;
+}
+
+static peft_status base_of(peft_context *ctx, const peft_model *model, const char *name, peft__data_base *out_base) {
+    const peft__dims *dims = peft__model_dims(model);
+    const int32_t task = peft__model_task(model);
+    if (name != NULL && task != PEFT_TASK_CAUSAL_LM)
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: files are read for causal language models only; make batches for other tasks with "
+                          "peft_dataset_create() or by hand", name);
+    *out_base = (peft__data_base){.tokenizer = peft_model_tokenizer(model), .vocab = dims->vocab_size, .positions = dims->max_position_embeddings};
+    return PEFT_OK;
+}
+
+peft_status peft_dataset_open(peft_context *context, const peft_model *model, const char *path, const peft_dataset_options *options,
+                              peft_dataset **out_dataset) {
+    if (context == NULL) return PEFT_E_ARG;
+    if (model == NULL || path == NULL || out_dataset == NULL)
+        return peft__fail(context, PEFT_E_ARG, "peft_dataset_open() takes a model, a path and out_dataset");
+    peft__data_base base;
+    PEFT_TRY(base_of(context, model, path, &base));
+    peft__source *source = NULL;
+    PEFT_TRY(peft__source_open_path(context, path, &source));
+    const peft_status status = peft__dataset_open(context, &base, source, path, options, out_dataset);
+    peft__source_unref(source);
+    return status;
+}
+
+peft_status peft_dataset_open_memory(peft_context *context, const peft_model *model, const void *data, uint64_t size, const char *name,
+                                     const peft_dataset_options *options, peft_dataset **out_dataset) {
+    if (context == NULL) return PEFT_E_ARG;
+    if (model == NULL || (data == NULL && size > 0) || out_dataset == NULL)
+        return peft__fail(context, PEFT_E_ARG, "peft_dataset_open_memory() takes a model, data and out_dataset");
+    if (size > SIZE_MAX) return peft__fail(context, PEFT_E_LIMIT, "%llu bytes do not fit in memory", (unsigned long long)size);
+    if (name == NULL) name = "memory";
+    peft__data_base base;
+    PEFT_TRY(base_of(context, model, name, &base));
+    peft__source *source = NULL;
+    PEFT_TRY(peft__source_open_memory(context, data, (size_t)size, name, &source));
+    const peft_status status = peft__dataset_open(context, &base, source, name, options, out_dataset);
+    peft__source_unref(source);
+    return status;
+}
+
+peft_status peft_dataset_create(peft_context *context, const peft_model *model, const peft_dataset_options *options,
+                                peft_dataset **out_dataset) {
+    if (context == NULL) return PEFT_E_ARG;
+    if (out_dataset == NULL) return peft__fail(context, PEFT_E_ARG, "peft_dataset_create() takes out_dataset");
+    peft__data_base base = {.tokenizer = NULL};
+    if (model != NULL) PEFT_TRY(base_of(context, model, NULL, &base));
+    return make(context, &base, options, out_dataset);
+}
+
+peft_status peft_dataset_add(peft_dataset *dataset, const int32_t *input_ids, const int32_t *labels, int64_t count) {
+    if (dataset == NULL) return PEFT_E_ARG;
+    peft_context *ctx = dataset->ctx;
+    if (input_ids == NULL || count < 1 || count > dataset->max_length)
+        return peft__fail(ctx, PEFT_E_ARG, "an example has 1 to max_length (%lld) tokens, found %lld", (long long)dataset->max_length,
+                          (long long)count);
+    if (dataset->batch > 0)
+        return peft__fail(ctx, PEFT_E_STATE, "examples are added at the start of an epoch; batch %llu was reached",
+                          (unsigned long long)dataset->batch);
+    const int64_t vocab = dataset->vocab > 0 ? dataset->vocab : INT32_MAX;
+    for (int64_t i = 0; i < count; i++) {
+        if (input_ids[i] < 0 || input_ids[i] >= vocab)
+            return peft__fail(ctx, PEFT_E_ARG, "input_ids[%lld] is %d, but ids are 0 to %lld", (long long)i, input_ids[i], (long long)vocab - 1);
+        if (labels != NULL && labels[i] != PEFT_IGNORE_LABEL && (labels[i] < 0 || labels[i] >= vocab))
+            return peft__fail(ctx, PEFT_E_ARG, "labels[%lld] is %d, but labels are -100 or 0 to %lld", (long long)i, labels[i],
+                              (long long)vocab - 1);
+    }
+    const int64_t examples = dataset->store.example_count + 1;
+    PEFT_TRY(peft__store_reserve(ctx, &dataset->store, count, 1));
+    PEFT_TRY(peft__order_reserve(ctx, &dataset->order, examples, dataset->options.packing != 0));
+    const int64_t first = dataset->store.count;
+    peft__store_put_tokens(&dataset->store, input_ids, labels != NULL ? labels : input_ids, count);
+    peft__store_put_example(&dataset->store, first, (int32_t)count, 0);
+    dataset->prepared = false;
+    return PEFT_OK;
+}
+
+/* ---- what there is -------------------------------------------------------------------------------------------------- */
+
+int64_t peft_dataset_size(const peft_dataset *dataset) { return dataset != NULL ? dataset->store.example_count : 0; }
+
+int64_t peft_dataset_batches(const peft_dataset *dataset) {
+    if (dataset == NULL) return 0;
+    prepare((peft_dataset *)dataset); /* a cache: takes no memory and changes nothing that can be seen */
+    return dataset->order.batches;
+}
+
+void peft_dataset_tokens(const peft_dataset *dataset, int64_t *out_tokens, int64_t *out_trained, int64_t *out_longest) {
+    int64_t tokens = 0, trained = 0;
+    for (int64_t i = 0; dataset != NULL && i < dataset->store.example_count; i++) {
+        tokens += dataset->store.examples[i].length;
+        trained += peft__store_learnt(&dataset->store, &dataset->store.examples[i]);
+    }
+    if (out_tokens != NULL) *out_tokens = tokens;
+    if (out_trained != NULL) *out_trained = trained;
+    if (out_longest != NULL) *out_longest = dataset != NULL ? dataset->store.longest : 0;
+}
+
+const char *peft_dataset_chat_template(const peft_dataset *dataset) { return dataset != NULL ? dataset->chat_name : NULL; }
+
+const char *peft_dataset_report(const peft_dataset *dataset) {
+    return dataset != NULL && dataset->report.data != NULL ? dataset->report.data : "";
+}
+
+peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, char *out_text, uint64_t capacity, uint64_t *out_length) {
+    if (dataset == NULL) return PEFT_E_ARG;
+    peft__buffer text;
+    peft__buffer_init(&text, dataset->ctx->mem);
+    peft_status status = peft__dataset_write_preview(dataset->ctx, dataset, example, &text);
+    if (status >= 0) {
+        if (out_length != NULL) *out_length = text.length;
+        if (out_text != NULL && capacity > text.length)
+            memcpy(out_text, text.data, text.length + 1);
+        else if (out_text != NULL || capacity > 0)
+            status = peft__fail(dataset->ctx, PEFT_E_LIMIT, "the preview takes %zu bytes, found room for %llu", text.length + 1,
+                                (unsigned long long)capacity);
+    }
+    peft__buffer_free(&text);
+    return status;
+}
+
+/* ---- batches --------------------------------------------------------------------------------------------------------- */
+
+/* Copies example number `index` to row `at` of the batch. */
+static void put_example(peft_dataset *dataset, int32_t index, int64_t at) {
+    const peft__example *example = &dataset->store.examples[index];
+    const size_t bytes = (size_t)example->length * sizeof(int32_t);
+    memcpy(dataset->rows_ids + at, dataset->store.ids + example->first, bytes);
+    memcpy(dataset->rows_labels + at, dataset->store.labels + example->first, bytes);
+    for (int32_t i = 0; i < example->context; i++) dataset->rows_labels[at + i] = PEFT_IGNORE_LABEL;
+}
+
+peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
+    if (dataset == NULL) return PEFT_E_ARG;
+    if (out_batch == NULL) return peft__fail(dataset->ctx, PEFT_E_ARG, "peft_dataset_next() takes out_batch");
+    if (dataset->store.example_count == 0) return peft__fail(dataset->ctx, PEFT_E_STATE, "the data set has no examples: add some first");
+    PEFT_TRY(reserve_batch(dataset)); /* takes nothing unless examples were added */
+    prepare(dataset);
+    if (dataset->batch >= (uint64_t)dataset->order.batches) {
+        dataset->epoch++;
+        dataset->batch = 0;
+        dataset->prepared = false;
+        return PEFT_END;
+    }
+    const int32_t first = dataset->order.first[dataset->batch], end = dataset->order.first[dataset->batch + 1];
+    int64_t rows = 0;
+    for (int32_t i = first; i < end; i++) {
+        dataset->offsets[i - first] = (int32_t)rows;
+        put_example(dataset, dataset->order.order[i], rows);
+        rows += dataset->store.examples[dataset->order.order[i]].length;
+    }
+    dataset->offsets[end - first] = (int32_t)rows;
+    dataset->batch++;
+    *out_batch = (peft_batch){.struct_size = (uint32_t)sizeof *out_batch,
+                              .rows = rows,
+                              .sequences = end - first,
+                              .offsets = dataset->offsets,
+                              .input_ids = dataset->rows_ids,
+                              .labels = dataset->rows_labels};
+    return PEFT_OK;
+}
+
+void peft_dataset_position(const peft_dataset *dataset, uint64_t *out_epoch, uint64_t *out_batch) {
+    if (out_epoch != NULL) *out_epoch = dataset != NULL ? dataset->epoch : 0;
+    if (out_batch != NULL) *out_batch = dataset != NULL ? dataset->batch : 0;
+}
+
+peft_status peft_dataset_seek(peft_dataset *dataset, uint64_t epoch, uint64_t batch) {
+    if (dataset == NULL) return PEFT_E_ARG;
+    const uint64_t before = dataset->epoch;
+    if (epoch != dataset->epoch) dataset->prepared = false;
+    dataset->epoch = epoch;
+    prepare(dataset);
+    const int64_t batches = dataset->order.batches;
+    if (batch > (uint64_t)batches) {
+        dataset->epoch = before;
+        dataset->prepared = dataset->prepared && epoch == before;
+        return peft__fail(dataset->ctx, PEFT_E_ARG, "epoch %llu has %lld batches, found %llu", (unsigned long long)epoch, (long long)batches,
+                          (unsigned long long)batch);
+    }
+    dataset->batch = batch;
+    return PEFT_OK;
+}

@@ -1,0 +1,66 @@
+/* store.c: the tokens of a data set and where its examples begin. */
+#include "data/data.h"
+
+void peft__store_init(peft__store *store, peft__mem *mem) { *store = (peft__store){.mem = mem}; }
+
+void peft__store_free(peft__store *store) {
+    peft__free(store->mem, store->ids);
+    peft__free(store->mem, store->labels);
+    peft__free(store->mem, store->examples);
+    peft__store_init(store, store->mem);
+}
+
+/* Capacity that takes `need` elements, growing by half; false when the bytes cannot be counted. */
+static bool grown(int64_t capacity, int64_t need, size_t element, int64_t *out_capacity, size_t *out_bytes) {
+    const int64_t more = capacity + capacity / 2;
+    *out_capacity = peft__max_i64(peft__max_i64(more, need), 64);
+    return peft__mul_size((size_t)*out_capacity, element, out_bytes);
+}
+
+peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t tokens, int64_t examples) {
+    int64_t capacity;
+    size_t bytes;
+    if (store->capacity - store->count < tokens) {
+        if (!grown(store->capacity, store->count + tokens, sizeof *store->ids, &capacity, &bytes))
+            return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld tokens is too large", (long long)(store->count + tokens));
+        int32_t *ids = peft__realloc(store->mem, store->ids, bytes);
+        if (ids == NULL) return peft__fail_nomem(ctx, bytes, "the tokens of a data set");
+        store->ids = ids;
+        int32_t *labels = peft__realloc(store->mem, store->labels, bytes);
+        if (labels == NULL) return peft__fail_nomem(ctx, bytes, "the labels of a data set");
+        store->labels = labels;
+        store->capacity = capacity;
+    }
+    if (store->example_count + examples > INT32_MAX / 4)
+        return peft__fail(ctx, PEFT_E_LIMIT, "a data set has at most %d examples", INT32_MAX / 4);
+    if (store->example_capacity - store->example_count < examples) {
+        if (!grown(store->example_capacity, store->example_count + examples, sizeof *store->examples, &capacity, &bytes))
+            return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld examples is too large",
+                              (long long)(store->example_count + examples));
+        peft__example *list = peft__realloc(store->mem, store->examples, bytes);
+        if (list == NULL) return peft__fail_nomem(ctx, bytes, "the examples of a data set");
+        store->examples = list;
+        store->example_capacity = capacity;
+    }
+    return PEFT_OK;
+}
+
+void peft__store_put_tokens(peft__store *store, const int32_t *ids, const int32_t *labels, int64_t count) {
+    if (count <= 0) return;
+    memcpy(store->ids + store->count, ids, (size_t)count * sizeof *ids);
+    memcpy(store->labels + store->count, labels, (size_t)count * sizeof *labels);
+    store->count += count;
+}
+
+void peft__store_put_example(peft__store *store, int64_t first, int32_t length, int32_t context) {
+    store->examples[store->example_count++] = (peft__example){.first = first, .length = length, .context = context};
+    if (length > store->longest) store->longest = length;
+    if (store->shortest == 0 || length < store->shortest) store->shortest = length;
+}
+
+int64_t peft__store_learnt(const peft__store *store, const peft__example *example) {
+    int64_t learnt = 0;
+    for (int32_t i = example->context > 1 ? example->context : 1; i < example->length; i++)
+        if (store->labels[example->first + i] != PEFT_IGNORE_LABEL) learnt++;
+    return learnt;
+}
