@@ -60,6 +60,8 @@ typedef struct peft__hooks {
     /* The last hidden states at all rows, before the task's head; may return NULL to say that the method made its own logits and set
      * b->logits (and b->loss when the purpose is the loss). */
     peft__value *(*readout)(void *self, peft__build *b, peft__value *hidden);
+    /* Classes of the logits that readout makes, which is what a batch's class labels are checked against; missing or 0: the model's. */
+    int64_t (*classes)(void *self);
 } peft__hooks;
 
 typedef struct peft__hooked {

@@ -23,13 +23,18 @@ int32_t peft__session_find(const peft_session *session, const peft_adapter *adap
 
 peft__batch_limits peft__session_limits(const peft_session *session, bool need_labels) {
     const peft__dims *dims = peft__model_dims(session->model);
-    const peft__batch_limits limits = {.vocab = dims->vocab_size,
-                                       .labels = dims->num_labels,
-                                       .types = dims->type_vocab_size,
-                                       .positions = dims->max_position_embeddings,
-                                       .adapters = session->count,
-                                       .task = peft__model_task(session->model),
-                                       .need_labels = need_labels};
+    peft__batch_limits limits = {.vocab = dims->vocab_size,
+                                 .labels = dims->num_labels,
+                                 .types = dims->type_vocab_size,
+                                 .positions = dims->max_position_embeddings,
+                                 .adapters = session->count,
+                                 .task = peft__model_task(session->model),
+                                 .need_labels = need_labels};
+    for (uint32_t i = 0; i < session->count; i++) {
+        const peft__hooked *adapter = &session->hooked[i];
+        const int64_t classes = adapter->hooks->classes != NULL ? adapter->hooks->classes(adapter->self) : 0;
+        if (classes > 0) limits.labels = classes;
+    }
     return limits;
 }
 

@@ -133,7 +133,11 @@ static peft__value *readout(void *self, peft__build *b, peft__value *hidden) {
     b->loss = peft__op_cross_entropy(b->graph, b->logits, &config);
     return NULL;
 }
-static const peft__hooks readout_hooks = {.readout = readout};
+static int64_t readout_classes(void *self) {
+    (void)self;
+    return 5;
+}
+static const peft__hooks readout_hooks = {.readout = readout, .classes = readout_classes};
 
 static const peft__method prompt_method = {.peft_type = "TOY_PROMPT", .flags = PEFT__METHOD_NATIVE, .keys = no_keys, .hooks = &prompt_hooks, .configure = prompt_configure};
 static const peft__method prefix_method = {.peft_type = "TOY_PREFIX", .flags = PEFT__METHOD_NATIVE, .keys = no_keys, .hooks = &prefix_hooks, .configure = prefix_configure};
@@ -161,7 +165,7 @@ static peft_status toy_configure(peft_context *ctx, peft_model *model) {
     PEFT_TRY(peft__model_declare(ctx, model, &inner, "body.k"));
     PEFT_TRY(peft__model_declare(ctx, model, &inner, "body.v"));
     PEFT_TRY(peft__model_declare(ctx, model, &inner, "body.o"));
-    const peft__module_spec norm = {.kind = PEFT_MODULE_NORM, .layer = -1, .out = d, .flags = PEFT__MODULE_BIAS};
+    const peft__module_spec norm = {.kind = PEFT_MODULE_NORM, .layer = -1, .in = d, .out = d, .flags = PEFT__MODULE_BIAS};
     PEFT_TRY(peft__model_declare(ctx, model, &norm, "body.norm"));
     const peft__module_spec head = {.kind = PEFT_MODULE_LINEAR, .layer = -1, .in = d, .out = dims->num_labels, .flags = PEFT__MODULE_HEAD | PEFT__MODULE_BIAS};
     return peft__model_declare(ctx, model, &head, "head");
