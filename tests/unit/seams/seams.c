@@ -325,13 +325,13 @@ int main(void) {
     batch.sequences = 2;
     batch.offsets = offsets;
     batch.input_ids = batch.labels = ids;
-    batch.sequence_labels = classes;
     if (llama != NULL) {
         check_method(ctx, llama, "{\"peft_type\": \"TOY_PROMPT\"}", &batch);
         check_method(ctx, llama, "{\"peft_type\": \"TOY_PREFIX\"}", &batch);
         check_method(ctx, llama, "{\"peft_type\": \"TOY_SCALE\", \"target_modules\": [\"v_proj\", \"down_proj\"]}", &batch);
         check_method(ctx, llama, "{\"peft_type\": \"TOY_DEEP\"}", &batch);
         check_method(ctx, llama, "{\"peft_type\": \"TOY_AFTER\"}", &batch);
+        batch.sequence_labels = classes;
         check_method(ctx, llama, "{\"peft_type\": \"TOY_READOUT\"}", &batch);
     }
 
