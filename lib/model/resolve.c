@@ -323,7 +323,7 @@ static peft_status resolve_all(peft_context *ctx, peft_model *model, peft__arena
         PEFT_TRY(resolve_weight(ctx, model, module, scratch, missing, &present));
         if (!present) continue;
         PEFT_TRY(resolve_bias(ctx, model, module, scratch, missing));
-        expected += 1u + (module->has_bias ? 1u : 0u);
+        if (module->tied_to == NULL && !module->is_new) expected += 1u + (module->has_bias ? 1u : 0u);
         model->modules[kept++] = module;
     }
     if (kept != model->module_count) { /* optional modules are not there: number the others anew */
