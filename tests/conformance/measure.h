@@ -1,0 +1,44 @@
+/* measure.h: what the conformance program compares with, and how errors are counted. */
+#ifndef PEFT_TESTS_CONFORMANCE_MEASURE_H
+#define PEFT_TESTS_CONFORMANCE_MEASURE_H
+
+#include <stdbool.h>
+#include <stddef.h>
+
+#include "format/tensors.h"
+#include "peft/peft.h"
+
+/* One line of output: a case with its worst errors, or the reason why it was skipped. */
+typedef struct outcome {
+    char name[256];
+    char text[4096]; /* "logits 1.2e-06 ..." */
+    size_t length;
+    int failures;
+    bool skipped;
+} outcome;
+
+void outcome_add(outcome *out, const char *what, double error, double tolerance);
+void outcome_fail(outcome *out, const char *format, ...) PEFT_PRINTF(2, 3);
+void outcome_skip(outcome *out, const char *format, ...) PEFT_PRINTF(2, 3);
+
+typedef struct tally {
+    int passed, failed, skipped;
+} tally;
+
+/* Prints the line and counts it. */
+void outcome_print(const outcome *out, tally *counts);
+
+/* All elements as float; NULL when the tensor is absent. Released with free(). */
+float *read_floats(peft_context *ctx, const peft__tensors *tensors, const char *name, int64_t *out_count);
+int64_t *read_ints(peft_context *ctx, const peft__tensors *tensors, const char *name, int64_t *out_count);
+double largest(const float *values, int64_t count);
+/* Largest difference; infinity when a value is not finite. */
+double difference(const float *a, const float *b, int64_t count);
+
+/* <folder>/<name>; in a buffer that the caller gives. */
+const char *join(char *buffer, size_t size, const char *folder, const char *name);
+
+void run_case(peft_context *ctx, const char *folder, const char *scratch, tally *counts);
+void run_gguf(peft_context *ctx, const char *folder, const char *file, tally *counts);
+
+#endif
