@@ -19,7 +19,8 @@ typedef struct record {
 } record;
 
 static peft_status fail_at(const record *r, uint64_t line, const char *what) {
-    return peft__fail(r->rows->ctx, PEFT_E_FORMAT, "%s:%llu: %s", r->rows->content.name, (unsigned long long)line, what);
+    return peft__fail(r->rows->ctx, PEFT_E_FORMAT, "%s:%llu: %s", r->rows->content.name, (unsigned long long)line,
+                      what);
 }
 
 static bool line_ends(const record *r) {
@@ -69,7 +70,8 @@ static peft_status take_quoted(record *r) {
 static peft_status take_plain(record *r) {
     const size_t start = r->at;
     for (; !line_ends(r) && r->data[r->at] != r->rows->delimiter; r->at++)
-        if (r->data[r->at] == '"' && r->rows->strict) return fail_at(r, r->line, "a quote inside a field without quotes");
+        if (r->data[r->at] == '"' && r->rows->strict)
+            return fail_at(r, r->line, "a quote inside a field without quotes");
     if (r->at - r->start > r->rows->row_limit) return fail_at(r, r->first_line, "a row longer than is accepted");
     return put_field(r, r->data + start, r->at - start);
 }
@@ -86,7 +88,10 @@ static peft_status take_fields(record *r) {
 
 /* The fields of the next record that is not an empty line; *mark moves behind it, *out_line is where it began. */
 static peft_status take_record(const peft__rows *rows, peft__rows_mark *mark, json_t **out_fields, uint64_t *out_line) {
-    record r = {.rows = rows, .data = (const char *)rows->content.data, .size = rows->content.size, .at = mark->offset,
+    record r = {.rows = rows,
+                .data = (const char *)rows->content.data,
+                .size = rows->content.size,
+                .at = mark->offset,
                 .line = mark->line};
     while (r.at < r.size && line_ends(&r)) skip_line_end(&r);
     if (r.at >= r.size) return PEFT_END;
@@ -116,9 +121,11 @@ static peft_status check_names(peft__rows *rows, uint64_t line) {
         const json_t *name = json_array_get(rows->columns, i);
         const char *text = json_string_value(name);
         if (text[0] == '\0' || strlen(text) != json_string_length(name))
-            status = peft__fail(rows->ctx, PEFT_E_FORMAT, "%s:%llu: column %zu has no name", file, (unsigned long long)line, i + 1);
+            status = peft__fail(rows->ctx, PEFT_E_FORMAT, "%s:%llu: column %zu has no name", file,
+                                (unsigned long long)line, i + 1);
         else if (json_object_get(seen, text) != NULL)
-            status = peft__fail(rows->ctx, PEFT_E_FORMAT, "%s:%llu: two columns are called %s", file, (unsigned long long)line, text);
+            status = peft__fail(rows->ctx, PEFT_E_FORMAT, "%s:%llu: two columns are called %s", file,
+                                (unsigned long long)line, text);
         else if (json_object_set_new(seen, text, json_true()) != 0)
             status = peft__fail_nomem(rows->ctx, 64, "the names of columns");
     }
@@ -153,13 +160,15 @@ peft_status peft__csv_next(peft__rows *rows, peft__rows_mark *mark, json_t **out
     const size_t found = json_array_size(fields), expected = json_array_size(rows->columns);
     if (found != expected) {
         json_decref(fields);
-        return peft__fail(rows->ctx, PEFT_E_FORMAT, "%s:%llu: row %llu has %zu fields, expected %zu", rows->content.name,
-                          (unsigned long long)line, (unsigned long long)mark->row + 1, found, expected);
+        return peft__fail(rows->ctx, PEFT_E_FORMAT, "%s:%llu: row %llu has %zu fields, expected %zu",
+                          rows->content.name, (unsigned long long)line, (unsigned long long)mark->row + 1, found,
+                          expected);
     }
     json_t *row = json_object();
     bool failed = row == NULL;
     for (size_t i = 0; i < found && !failed; i++)
-        failed = json_object_set(row, json_string_value(json_array_get(rows->columns, i)), json_array_get(fields, i)) != 0;
+        failed =
+            json_object_set(row, json_string_value(json_array_get(rows->columns, i)), json_array_get(fields, i)) != 0;
     json_decref(fields);
     if (failed) {
         json_decref(row);

@@ -21,7 +21,7 @@ peft_status peft__gguf_open(peft_context *ctx, const char *path, peft__gguf **ou
 /* The bytes are borrowed and must outlive the object. */
 peft_status peft__gguf_open_memory(peft_context *ctx, const char *name, const void *data, size_t size,
                                    peft__gguf **out_gguf);
-void peft__gguf_free(peft__gguf *gguf); /* NULL is allowed; strings and arrays handed out end here */
+void peft__gguf_free(peft__gguf *gguf);                /* NULL is allowed; strings and arrays handed out end here */
 bool peft__gguf_detect(const void *data, size_t size); /* does it begin with the magic? */
 
 /* Borrowed; take a reference to keep it longer than the gguf object. Shapes are in torch order (outermost first). */

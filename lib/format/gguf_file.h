@@ -29,9 +29,9 @@ typedef struct gguf_value {
     size_t stored;        /* bytes of the stored pair */
     uint32_t type;        /* of the element where it is an array */
     bool is_array;
-    size_t count;         /* 1 where it is no array */
-    const char *text;     /* scalar strings: NUL-terminated copy */
-    void *made;           /* array handed out before */
+    size_t count;     /* 1 where it is no array */
+    const char *text; /* scalar strings: NUL-terminated copy */
+    void *made;       /* array handed out before */
 } gguf_value;
 
 struct peft__gguf {

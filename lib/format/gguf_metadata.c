@@ -9,13 +9,17 @@ const gguf_value *peft__gguf_find(const peft__gguf *gguf, const char *key) {
     return peft__table_get(&gguf->keys, key, strlen(key), &index) ? &gguf->values[index] : NULL;
 }
 
-size_t peft__gguf_key_count(const peft__gguf *gguf) { return gguf->value_count; }
+size_t peft__gguf_key_count(const peft__gguf *gguf) {
+    return gguf->value_count;
+}
 
 const char *peft__gguf_key_at(const peft__gguf *gguf, size_t index) {
     return index < gguf->value_count ? gguf->values[index].key : NULL;
 }
 
-bool peft__gguf_has(const peft__gguf *gguf, const char *key) { return peft__gguf_find(gguf, key) != NULL; }
+bool peft__gguf_has(const peft__gguf *gguf, const char *key) {
+    return peft__gguf_find(gguf, key) != NULL;
+}
 
 /* Element i as an integer; false for other types and for what int64 cannot hold. */
 static bool integer_at(const gguf_value *value, size_t i, int64_t *out) {
@@ -24,15 +28,37 @@ static bool integer_at(const gguf_value *value, size_t i, int64_t *out) {
     uint32_t u32 = 0;
     uint16_t u16 = 0;
     switch (value->type) {
-    case GGUF_U8: *out = at[0]; return true;
-    case GGUF_I8: *out = (int8_t)at[0]; return true;
-    case GGUF_U16: memcpy(&u16, at, 2); *out = u16; return true;
-    case GGUF_I16: memcpy(&u16, at, 2); *out = (int16_t)u16; return true;
-    case GGUF_U32: memcpy(&u32, at, 4); *out = u32; return true;
-    case GGUF_I32: memcpy(&u32, at, 4); *out = (int32_t)u32; return true;
-    case GGUF_U64: memcpy(&u64, at, 8); *out = (int64_t)u64; return u64 <= INT64_MAX;
-    case GGUF_I64: memcpy(out, at, 8); return true;
-    default: return false;
+    case GGUF_U8:
+        *out = at[0];
+        return true;
+    case GGUF_I8:
+        *out = (int8_t)at[0];
+        return true;
+    case GGUF_U16:
+        memcpy(&u16, at, 2);
+        *out = u16;
+        return true;
+    case GGUF_I16:
+        memcpy(&u16, at, 2);
+        *out = (int16_t)u16;
+        return true;
+    case GGUF_U32:
+        memcpy(&u32, at, 4);
+        *out = u32;
+        return true;
+    case GGUF_I32:
+        memcpy(&u32, at, 4);
+        *out = (int32_t)u32;
+        return true;
+    case GGUF_U64:
+        memcpy(&u64, at, 8);
+        *out = (int64_t)u64;
+        return u64 <= INT64_MAX;
+    case GGUF_I64:
+        memcpy(out, at, 8);
+        return true;
+    default:
+        return false;
     }
 }
 
@@ -75,7 +101,8 @@ static peft_status missing(const peft__gguf *gguf, const char *key) {
     return peft__fail(gguf->ctx, PEFT_E_FORMAT, "%s: the key %s is missing", gguf->file, key);
 }
 
-static peft_status check_integer(const peft__gguf *gguf, const gguf_value *value, int64_t min, int64_t max, int64_t *out) {
+static peft_status check_integer(const peft__gguf *gguf, const gguf_value *value, int64_t min, int64_t max,
+                                 int64_t *out) {
     char expected[80];
     int64_t number = 0;
     if (integer_at(value, 0, &number) && number >= min && number <= max) {
@@ -108,8 +135,8 @@ peft_status peft__gguf_get_uniform_int(const peft__gguf *gguf, const char *key, 
     if (value->count == 0 || !integer_at(value, 0, &first)) return wrong(gguf, value, "integers");
     for (size_t i = 1; i < value->count; i++)
         if (!integer_at(value, i, &other) || other != first)
-            return peft__fail(gguf->ctx, PEFT_E_UNSUPPORTED, "%s: %s differs from layer to layer, which is not supported",
-                              gguf->file, key);
+            return peft__fail(gguf->ctx, PEFT_E_UNSUPPORTED,
+                              "%s: %s differs from layer to layer, which is not supported", gguf->file, key);
     return check_integer(gguf, value, min, max, out);
 }
 
@@ -162,8 +189,8 @@ peft_status peft__gguf_get_string(const peft__gguf *gguf, const char *key, const
 
 /* The array of a key, with room made for `size` bytes an element on the first call. *out_value NULL: absent.
  * *out_fill: the caller has to fill value->made. */
-static peft_status find_array(peft__gguf *gguf, const char *key, const char *expected, uint32_t type, uint32_t other_type,
-                              size_t size, gguf_value **out_value, bool *out_fill) {
+static peft_status find_array(peft__gguf *gguf, const char *key, const char *expected, uint32_t type,
+                              uint32_t other_type, size_t size, gguf_value **out_value, bool *out_fill) {
     gguf_value *value = (gguf_value *)peft__gguf_find(gguf, key);
     *out_value = NULL;
     if (value == NULL) return PEFT_OK;

@@ -9,10 +9,16 @@ void peft__gguf_metadata_init(peft__gguf_metadata *metadata, peft__mem *mem) {
     metadata->count = 0;
 }
 
-void peft__gguf_metadata_free(peft__gguf_metadata *metadata) { peft__buffer_free(&metadata->bytes); }
+void peft__gguf_metadata_free(peft__gguf_metadata *metadata) {
+    peft__buffer_free(&metadata->bytes);
+}
 
-static void put_u32(peft__buffer *out, uint32_t value) { peft__buffer_put(out, &value, sizeof value); }
-static void put_u64(peft__buffer *out, uint64_t value) { peft__buffer_put(out, &value, sizeof value); }
+static void put_u32(peft__buffer *out, uint32_t value) {
+    peft__buffer_put(out, &value, sizeof value);
+}
+static void put_u64(peft__buffer *out, uint64_t value) {
+    peft__buffer_put(out, &value, sizeof value);
+}
 
 static void put_text(peft__buffer *out, const char *text, size_t length) {
     put_u64(out, length);
@@ -88,25 +94,44 @@ bool peft__gguf_put_copy(peft__gguf_metadata *metadata, const peft__gguf *from, 
 /* ggml's number of a type; -1 where it has none. */
 static int32_t ggml_type(peft_dtype dtype) {
     switch (dtype) {
-    case PEFT_DTYPE_F32: return 0;
-    case PEFT_DTYPE_F16: return 1;
-    case PEFT_DTYPE_Q4_0: return 2;
-    case PEFT_DTYPE_Q4_1: return 3;
-    case PEFT_DTYPE_Q5_0: return 6;
-    case PEFT_DTYPE_Q5_1: return 7;
-    case PEFT_DTYPE_Q8_0: return 8;
-    case PEFT_DTYPE_Q2_K: return 10;
-    case PEFT_DTYPE_Q3_K: return 11;
-    case PEFT_DTYPE_Q4_K: return 12;
-    case PEFT_DTYPE_Q5_K: return 13;
-    case PEFT_DTYPE_Q6_K: return 14;
-    case PEFT_DTYPE_I8: return 24;
-    case PEFT_DTYPE_I16: return 25;
-    case PEFT_DTYPE_I32: return 26;
-    case PEFT_DTYPE_I64: return 27;
-    case PEFT_DTYPE_F64: return 28;
-    case PEFT_DTYPE_BF16: return 30;
-    default: return -1;
+    case PEFT_DTYPE_F32:
+        return 0;
+    case PEFT_DTYPE_F16:
+        return 1;
+    case PEFT_DTYPE_Q4_0:
+        return 2;
+    case PEFT_DTYPE_Q4_1:
+        return 3;
+    case PEFT_DTYPE_Q5_0:
+        return 6;
+    case PEFT_DTYPE_Q5_1:
+        return 7;
+    case PEFT_DTYPE_Q8_0:
+        return 8;
+    case PEFT_DTYPE_Q2_K:
+        return 10;
+    case PEFT_DTYPE_Q3_K:
+        return 11;
+    case PEFT_DTYPE_Q4_K:
+        return 12;
+    case PEFT_DTYPE_Q5_K:
+        return 13;
+    case PEFT_DTYPE_Q6_K:
+        return 14;
+    case PEFT_DTYPE_I8:
+        return 24;
+    case PEFT_DTYPE_I16:
+        return 25;
+    case PEFT_DTYPE_I32:
+        return 26;
+    case PEFT_DTYPE_I64:
+        return 27;
+    case PEFT_DTYPE_F64:
+        return 28;
+    case PEFT_DTYPE_BF16:
+        return 30;
+    default:
+        return -1;
     }
 }
 
@@ -115,18 +140,20 @@ static peft_status put_record(peft_context *ctx, peft__buffer *out, const peft__
     const size_t length = strlen(tensor->name);
     size_t bytes = 0, end = 0;
     if (length == 0 || length > 63)
-        return peft__fail(ctx, PEFT_E_ARG, "tensor %s: GGUF names have 1 to 63 bytes, this one has %zu", tensor->name, length);
+        return peft__fail(ctx, PEFT_E_ARG, "tensor %s: GGUF names have 1 to 63 bytes, this one has %zu", tensor->name,
+                          length);
     if (type < 0)
         return peft__fail(ctx, PEFT_E_UNSUPPORTED, "tensor %s: type %s has no place in a GGUF file", tensor->name,
                           peft_dtype_name(tensor->dtype));
     if (tensor->ndim > 4)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "tensor %s: GGUF holds at most 4 dimensions, this one has %u", tensor->name,
-                          (unsigned)tensor->ndim);
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "tensor %s: GGUF holds at most 4 dimensions, this one has %u",
+                          tensor->name, (unsigned)tensor->ndim);
     if (!peft__dtype_tensor_bytes(tensor->dtype, tensor->ndim, tensor->shape, &bytes) ||
         !peft__add_size(*offset, bytes, &end) || !peft__add_size(end, ALIGNMENT - 1, &end)) {
         char shape[96];
         return peft__fail(ctx, PEFT_E_ARG, "tensor %s: the shape %s cannot be stored as %s", tensor->name,
-                          peft__shape_text(shape, sizeof shape, tensor->ndim, tensor->shape), peft_dtype_name(tensor->dtype));
+                          peft__shape_text(shape, sizeof shape, tensor->ndim, tensor->shape),
+                          peft_dtype_name(tensor->dtype));
     }
     put_text(out, tensor->name, length);
     put_u32(out, tensor->ndim);

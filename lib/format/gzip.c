@@ -13,7 +13,9 @@ static void *zlib_alloc(void *user, unsigned items, unsigned size) {
     return peft__mul_size(items, size, &bytes) ? peft__alloc(user, bytes) : NULL;
 }
 
-static void zlib_free(void *user, void *memory) { peft__free(user, memory); }
+static void zlib_free(void *user, void *memory) {
+    peft__free(user, memory);
+}
 
 bool peft__gzip_detect(const void *data, size_t size) {
     const uint8_t *bytes = data;
@@ -102,10 +104,11 @@ peft_status peft__gzip_inflate(peft_context *ctx, const char *name, const void *
     return status;
 }
 
-peft_status peft__content_open_source(peft_context *ctx, peft__source *source, size_t limit, peft__content *out_content) {
+peft_status peft__content_open_source(peft_context *ctx, peft__source *source, size_t limit,
+                                      peft__content *out_content) {
     if (limit == 0) limit = SIZE_MAX > 0xffffffffu ? (size_t)1 << 32 : SIZE_MAX;
-    peft__content content = {.data = source->data, .size = source->size,
-                             .name = source->name != NULL ? source->name : "memory"};
+    peft__content content = {
+        .data = source->data, .size = source->size, .name = source->name != NULL ? source->name : "memory"};
     peft__buffer_init(&content.inflated, ctx->mem);
     if (peft__gzip_detect(source->data, source->size)) {
         const peft_status status =

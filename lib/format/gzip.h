@@ -23,7 +23,8 @@ typedef struct peft__content {
 
 /* `limit` bounds the inflated size, 0 = 4 GiB. */
 peft_status peft__content_open(peft_context *ctx, const char *path, size_t limit, peft__content *out_content);
-peft_status peft__content_open_source(peft_context *ctx, peft__source *source, size_t limit, peft__content *out_content);
+peft_status peft__content_open_source(peft_context *ctx, peft__source *source, size_t limit,
+                                      peft__content *out_content);
 void peft__content_close(peft__content *content);
 
 #endif

@@ -8,12 +8,17 @@ static uint32_t big32(const uint8_t *at) {
 static size_t element_size(uint8_t type) {
     switch (type) {
     case 0x08:
-    case 0x09: return 1;
-    case 0x0b: return 2;
+    case 0x09:
+        return 1;
+    case 0x0b:
+        return 2;
     case 0x0c:
-    case 0x0d: return 4;
-    case 0x0e: return 8;
-    default: return 0;
+    case 0x0d:
+        return 4;
+    case 0x0e:
+        return 8;
+    default:
+        return 0;
     }
 }
 
@@ -23,7 +28,8 @@ peft_status peft__idx_parse(peft_context *ctx, const char *name, const void *dat
         return peft__fail(ctx, PEFT_E_FORMAT, "%s: not an IDX file", name);
     peft__idx idx = {.type = bytes[2], .ndim = bytes[3], .count = 1};
     if (idx.ndim == 0 || idx.ndim > PEFT_MAX_DIMS)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %u dimensions, expected 1 to %d", name, (unsigned)idx.ndim, PEFT_MAX_DIMS);
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %u dimensions, expected 1 to %d", name, (unsigned)idx.ndim,
+                          PEFT_MAX_DIMS);
     const size_t header = 4 + 4 * (size_t)idx.ndim;
     if (size < header) return peft__fail(ctx, PEFT_E_FORMAT, "%s: the file ends inside its header", name);
     for (uint32_t i = 0; i < idx.ndim; i++) {
@@ -33,7 +39,8 @@ peft_status peft__idx_parse(peft_context *ctx, const char *name, const void *dat
     }
     size_t needed = 0;
     if (!peft__mul_size((size_t)idx.count, element_size(idx.type), &needed) || needed != size - header)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %lld elements of %zu bytes are expected, there are %zu bytes of data", name,
+        return peft__fail(ctx, PEFT_E_FORMAT,
+                          "%s: %lld elements of %zu bytes are expected, there are %zu bytes of data", name,
                           (long long)idx.count, element_size(idx.type), size - header);
     idx.data = bytes + header;
     *out_idx = idx;
@@ -47,10 +54,14 @@ double peft__idx_value(const peft__idx *idx, int64_t index) {
     float f32 = 0.0f;
     double f64 = 0.0;
     switch (idx->type) {
-    case 0x08: return at[0];
-    case 0x09: return (int8_t)at[0];
-    case 0x0b: return (int16_t)(uint16_t)(at[0] << 8 | at[1]);
-    case 0x0c: return (int32_t)big32(at);
+    case 0x08:
+        return at[0];
+    case 0x09:
+        return (int8_t)at[0];
+    case 0x0b:
+        return (int16_t)(uint16_t)(at[0] << 8 | at[1]);
+    case 0x0c:
+        return (int32_t)big32(at);
     case 0x0d:
         bits = big32(at);
         memcpy(&f32, &bits, sizeof f32);
@@ -62,7 +73,9 @@ double peft__idx_value(const peft__idx *idx, int64_t index) {
     }
 }
 
-static size_t record_size(const peft__cifar *cifar) { return cifar->label_bytes + (size_t)PEFT__CIFAR_PIXELS; }
+static size_t record_size(const peft__cifar *cifar) {
+    return cifar->label_bytes + (size_t)PEFT__CIFAR_PIXELS;
+}
 
 peft_status peft__cifar_parse(peft_context *ctx, const char *name, const void *data, size_t size, uint32_t label_bytes,
                               peft__cifar *out_cifar) {
@@ -77,8 +90,9 @@ peft_status peft__cifar_parse(peft_context *ctx, const char *name, const void *d
     for (int64_t i = 0; i < cifar.count; i++)
         for (uint32_t which = 0; which < label_bytes; which++)
             if (peft__cifar_label(&cifar, i, which) >= CLASSES[label_bytes][which])
-                return peft__fail(ctx, PEFT_E_FORMAT, "%s: image %lld has label %u, expected less than %u", name, (long long)i,
-                                  (unsigned)peft__cifar_label(&cifar, i, which), (unsigned)CLASSES[label_bytes][which]);
+                return peft__fail(ctx, PEFT_E_FORMAT, "%s: image %lld has label %u, expected less than %u", name,
+                                  (long long)i, (unsigned)peft__cifar_label(&cifar, i, which),
+                                  (unsigned)CLASSES[label_bytes][which]);
     *out_cifar = cifar;
     return PEFT_OK;
 }

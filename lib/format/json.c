@@ -19,7 +19,9 @@ typedef struct scan {
     size_t wide; /* integers of more than 64 bits */
 } scan;
 
-static bool is_digit(uint8_t c) { return c >= '0' && c <= '9'; }
+static bool is_digit(uint8_t c) {
+    return c >= '0' && c <= '9';
+}
 
 static bool fits_int64(const uint8_t *digits, size_t count) {
     int64_t value = 0;

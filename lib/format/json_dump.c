@@ -130,7 +130,9 @@ static void separate(const dump *d, bool first, uint32_t depth) {
     new_line(d, depth);
 }
 
-static int compare_keys(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_keys(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 static peft_status dump_value(const dump *d, const json_t *value, uint32_t depth);
 
@@ -174,14 +176,28 @@ static peft_status dump_value(const dump *d, const json_t *value, uint32_t depth
     if (depth > MAX_DEPTH) return peft__fail(d->ctx, PEFT_E_ARG, "a JSON tree is nested more than %d deep", MAX_DEPTH);
     if (value == NULL) return peft__fail(d->ctx, PEFT_E_INTERNAL, "a JSON tree has a hole");
     switch (json_typeof(value)) {
-    case JSON_OBJECT: return dump_object(d, value, depth);
-    case JSON_ARRAY: return dump_array(d, value, depth);
-    case JSON_STRING: peft__json_put_string(d->out, json_string_value(value), json_string_length(value), true); break;
-    case JSON_INTEGER: peft__buffer_printf(d->out, "%lld", (long long)json_integer_value(value)); break;
-    case JSON_REAL: peft__json_put_double(d->out, json_real_value(value)); break;
-    case JSON_TRUE: peft__buffer_puts(d->out, "true"); break;
-    case JSON_FALSE: peft__buffer_puts(d->out, "false"); break;
-    case JSON_NULL: peft__buffer_puts(d->out, "null"); break;
+    case JSON_OBJECT:
+        return dump_object(d, value, depth);
+    case JSON_ARRAY:
+        return dump_array(d, value, depth);
+    case JSON_STRING:
+        peft__json_put_string(d->out, json_string_value(value), json_string_length(value), true);
+        break;
+    case JSON_INTEGER:
+        peft__buffer_printf(d->out, "%lld", (long long)json_integer_value(value));
+        break;
+    case JSON_REAL:
+        peft__json_put_double(d->out, json_real_value(value));
+        break;
+    case JSON_TRUE:
+        peft__buffer_puts(d->out, "true");
+        break;
+    case JSON_FALSE:
+        peft__buffer_puts(d->out, "false");
+        break;
+    case JSON_NULL:
+        peft__buffer_puts(d->out, "null");
+        break;
     }
     return PEFT_OK;
 }

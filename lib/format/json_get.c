@@ -3,9 +3,9 @@
 
 #include "format/json.h"
 
-static const char *const KINDS[] = {[JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array",  [JSON_STRING] = "a string",
-                                    [JSON_INTEGER] = "a number", [JSON_REAL] = "a number",   [JSON_TRUE] = "true",
-                                    [JSON_FALSE] = "false",      [JSON_NULL] = "null"};
+static const char *const KINDS[] = {
+    [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string", [JSON_INTEGER] = "a number",
+    [JSON_REAL] = "a number",    [JSON_TRUE] = "true",      [JSON_FALSE] = "false",     [JSON_NULL] = "null"};
 
 const char *peft__json_kind(const peft__json *value) {
     if (value == NULL) return "nothing";
@@ -167,8 +167,8 @@ peft_status peft__json_need_bool(peft_context *ctx, const peft__json *object, co
     return take_bool(ctx, object, where, key, true, false, out);
 }
 
-static peft_status take_container(peft_context *ctx, const json_t *object, const char *where, const char *key, bool need,
-                                  json_type type, const peft__json **out) {
+static peft_status take_container(peft_context *ctx, const json_t *object, const char *where, const char *key,
+                                  bool need, json_type type, const peft__json **out) {
     const json_t *value = NULL;
     PEFT_TRY(find(ctx, object, where, key, need, KINDS[type], &value));
     if (value != NULL && json_typeof(value) != type) return wrong(ctx, where, key, KINDS[type], value);

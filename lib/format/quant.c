@@ -8,13 +8,17 @@
 
 enum { BLOCK = 32, SUPER = 256 };
 
-static uint16_t load16(const uint8_t *at) { return (uint16_t)(at[0] | at[1] << 8); }
+static uint16_t load16(const uint8_t *at) {
+    return (uint16_t)(at[0] | at[1] << 8);
+}
 
 static uint32_t load32(const uint8_t *at) {
     return (uint32_t)at[0] | (uint32_t)at[1] << 8 | (uint32_t)at[2] << 16 | (uint32_t)at[3] << 24;
 }
 
-static float half_at(const uint8_t *at) { return peft__f16_to_f32(load16(at)); }
+static float half_at(const uint8_t *at) {
+    return peft__f16_to_f32(load16(at));
+}
 
 static void read_q8_0(const uint8_t *b, float *out) {
     const float d = half_at(b);
@@ -114,8 +118,12 @@ static void read_q45_k(const uint8_t *b, const uint8_t *qh, const uint8_t *qs, f
     }
 }
 
-static void read_q4_k(const uint8_t *b, float *out) { read_q45_k(b, NULL, b + 16, out); }
-static void read_q5_k(const uint8_t *b, float *out) { read_q45_k(b, b + 16, b + 48, out); }
+static void read_q4_k(const uint8_t *b, float *out) {
+    read_q45_k(b, NULL, b + 16, out);
+}
+static void read_q5_k(const uint8_t *b, float *out) {
+    read_q45_k(b, b + 16, b + 48, out);
+}
 
 /* ql[128] of 4 bits, qh[64] of 2 bits, int8 scales[16], d. */
 static void read_q6_k(const uint8_t *b, float *out) {
@@ -136,17 +144,28 @@ typedef void (*read_block_fn)(const uint8_t *block, float *out);
 
 static read_block_fn reader_of(peft_dtype dtype) {
     switch (dtype) {
-    case PEFT_DTYPE_Q8_0: return read_q8_0;
-    case PEFT_DTYPE_Q4_0: return read_q4_0;
-    case PEFT_DTYPE_Q4_1: return read_q4_1;
-    case PEFT_DTYPE_Q5_0: return read_q5_0;
-    case PEFT_DTYPE_Q5_1: return read_q5_1;
-    case PEFT_DTYPE_Q2_K: return read_q2_k;
-    case PEFT_DTYPE_Q3_K: return read_q3_k;
-    case PEFT_DTYPE_Q4_K: return read_q4_k;
-    case PEFT_DTYPE_Q5_K: return read_q5_k;
-    case PEFT_DTYPE_Q6_K: return read_q6_k;
-    default: return NULL;
+    case PEFT_DTYPE_Q8_0:
+        return read_q8_0;
+    case PEFT_DTYPE_Q4_0:
+        return read_q4_0;
+    case PEFT_DTYPE_Q4_1:
+        return read_q4_1;
+    case PEFT_DTYPE_Q5_0:
+        return read_q5_0;
+    case PEFT_DTYPE_Q5_1:
+        return read_q5_1;
+    case PEFT_DTYPE_Q2_K:
+        return read_q2_k;
+    case PEFT_DTYPE_Q3_K:
+        return read_q3_k;
+    case PEFT_DTYPE_Q4_K:
+        return read_q4_k;
+    case PEFT_DTYPE_Q5_K:
+        return read_q5_k;
+    case PEFT_DTYPE_Q6_K:
+        return read_q6_k;
+    default:
+        return NULL;
     }
 }
 
@@ -154,7 +173,9 @@ void peft__dequantize(peft_dtype dtype, const void *blocks, int64_t count, float
     const uint8_t *at = blocks;
     if (count <= 0) return;
     switch (dtype) {
-    case PEFT_DTYPE_F32: memcpy(out, at, (size_t)count * sizeof *out); return;
+    case PEFT_DTYPE_F32:
+        memcpy(out, at, (size_t)count * sizeof *out);
+        return;
     case PEFT_DTYPE_F16:
         for (int64_t i = 0; i < count; i++) out[i] = half_at(at + 2 * i);
         return;
@@ -168,7 +189,8 @@ void peft__dequantize(peft_dtype dtype, const void *blocks, int64_t count, float
             out[i] = (float)value;
         }
         return;
-    default: break;
+    default:
+        break;
     }
     const read_block_fn read_block = reader_of(dtype);
     const int64_t block = peft__dtype_block(dtype);

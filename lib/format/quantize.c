@@ -102,19 +102,29 @@ static float write_range(const float *x, uint32_t top, uint8_t *out) {
     return fabsf(min) > d ? min : d;
 }
 
-static float write_q4_1(const float *x, uint8_t *out) { return write_range(x, 15, out); }
-static float write_q5_1(const float *x, uint8_t *out) { return write_range(x, 31, out); }
+static float write_q4_1(const float *x, uint8_t *out) {
+    return write_range(x, 15, out);
+}
+static float write_q5_1(const float *x, uint8_t *out) {
+    return write_range(x, 31, out);
+}
 
 typedef float (*write_block_fn)(const float *values, uint8_t *out);
 
 static write_block_fn writer_of(peft_dtype dtype) {
     switch (dtype) {
-    case PEFT_DTYPE_Q8_0: return write_q8_0;
-    case PEFT_DTYPE_Q4_0: return write_q4_0;
-    case PEFT_DTYPE_Q4_1: return write_q4_1;
-    case PEFT_DTYPE_Q5_0: return write_q5_0;
-    case PEFT_DTYPE_Q5_1: return write_q5_1;
-    default: return NULL;
+    case PEFT_DTYPE_Q8_0:
+        return write_q8_0;
+    case PEFT_DTYPE_Q4_0:
+        return write_q4_0;
+    case PEFT_DTYPE_Q4_1:
+        return write_q4_1;
+    case PEFT_DTYPE_Q5_0:
+        return write_q5_0;
+    case PEFT_DTYPE_Q5_1:
+        return write_q5_1;
+    default:
+        return NULL;
     }
 }
 
@@ -144,7 +154,9 @@ peft_status peft__quantize(peft_context *ctx, peft_dtype dtype, const float *val
     if (count == 0) return PEFT_OK;
     if (write_block != NULL) return quantize_blocks(ctx, dtype, write_block, values, count, out);
     switch (dtype) {
-    case PEFT_DTYPE_F32: memcpy(out, values, (size_t)count * sizeof *values); return PEFT_OK;
+    case PEFT_DTYPE_F32:
+        memcpy(out, values, (size_t)count * sizeof *values);
+        return PEFT_OK;
     case PEFT_DTYPE_F64:
         for (int64_t i = 0; i < count; i++) {
             const double value = values[i];

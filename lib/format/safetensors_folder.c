@@ -11,10 +11,13 @@
 static bool is_plain_name(const json_t *value) {
     const char *name = json_string_value(value);
     if (name == NULL || name[0] == '\0' || strlen(name) != json_string_length(value)) return false;
-    return strchr(name, '/') == NULL && strchr(name, '\\') == NULL && strcmp(name, ".") != 0 && strstr(name, "..") == NULL;
+    return strchr(name, '/') == NULL && strchr(name, '\\') == NULL && strcmp(name, ".") != 0 &&
+           strstr(name, "..") == NULL;
 }
 
-static int compare_names(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_names(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 /* The folder part of a path, in `mem`. */
 static char *folder_of(peft__mem *mem, const char *path) {
@@ -31,8 +34,8 @@ static peft_status shard_names(peft_context *ctx, const char *index, const json_
     json_t *shard;
     json_object_foreach((json_t *)map, tensor, shard) {
         if (!is_plain_name(shard))
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: weight_map: %s: expected the name of a file in the same folder", index,
-                              tensor);
+            return peft__fail(ctx, PEFT_E_FORMAT, "%s: weight_map: %s: expected the name of a file in the same folder",
+                              index, tensor);
         names[count++] = json_string_value(shard);
     }
     if (count > 0) qsort(names, count, sizeof *names, compare_names);
@@ -57,7 +60,8 @@ static peft_status read_shard(peft__tensors *tensors, peft_context *ctx, const c
 /* Does `path` end in "/name"? */
 static bool is_file(const char *path, const char *name) {
     const size_t path_length = strlen(path), length = strlen(name);
-    return path_length > length && path[path_length - length - 1] == '/' && strcmp(path + path_length - length, name) == 0;
+    return path_length > length && path[path_length - length - 1] == '/' &&
+           strcmp(path + path_length - length, name) == 0;
 }
 
 static peft_status read_shards(peft__tensors *tensors, peft_context *ctx, const char *index, const json_t *map) {
@@ -121,27 +125,30 @@ static peft_status open_only_file(peft_context *ctx, const char *folder, peft__t
             found++;
             only = names[i];
         }
-        if (has_suffix(names[i], ".bin") && strncmp(names[i], "pytorch_model", 13) == 0 && pickles++ == 0) pickle = names[i];
+        if (has_suffix(names[i], ".bin") && strncmp(names[i], "pytorch_model", 13) == 0 && pickles++ == 0)
+            pickle = names[i];
         if (has_suffix(names[i], ".gguf")) gguf++;
     }
     if (status != PEFT_OK) {
         /* the text is there already */
     } else if (found == 1) {
         char *path = peft__path_join(ctx->mem, folder, only);
-        status = path != NULL ? peft__safetensors_open(ctx, path, out_tensors) : peft__fail_nomem(ctx, strlen(only), "a path");
+        status = path != NULL ? peft__safetensors_open(ctx, path, out_tensors)
+                              : peft__fail_nomem(ctx, strlen(only), "a path");
         peft__free(ctx->mem, path);
     } else if (found > 1) {
         status = peft__fail(ctx, PEFT_E_FORMAT,
-                            "%s: %zu safetensors files, but neither model.safetensors nor " INDEX_NAME " to say which", folder,
-                            found);
+                            "%s: %zu safetensors files, but neither model.safetensors nor " INDEX_NAME " to say which",
+                            folder, found);
     } else if (pickles > 0) {
-        status = peft__fail(ctx, PEFT_E_UNSUPPORTED,
-                            "%s: the weights are only there as %s, a pickle, which can run code and is not read; in Python, "
-                            "AutoModel.from_pretrained(folder).save_pretrained(folder) writes model.safetensors",
-                            folder, pickle);
+        status =
+            peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                       "%s: the weights are only there as %s, a pickle, which can run code and is not read; in Python, "
+                       "AutoModel.from_pretrained(folder).save_pretrained(folder) writes model.safetensors",
+                       folder, pickle);
     } else {
-        status = peft__fail(ctx, PEFT_E_IO, "%s: no model.safetensors, " INDEX_NAME " or other safetensors file%s", folder,
-                            gguf > 0 ? "; give the path of the .gguf file itself" : "");
+        status = peft__fail(ctx, PEFT_E_IO, "%s: no model.safetensors, " INDEX_NAME " or other safetensors file%s",
+                            folder, gguf > 0 ? "; give the path of the .gguf file itself" : "");
     }
     peft__arena_free(&arena);
     return status;

@@ -14,13 +14,13 @@ typedef struct type_row {
 } type_row;
 
 static const type_row TYPES[] = {
-    {"F32", 32, PEFT_DTYPE_F32},        {"F16", 16, PEFT_DTYPE_F16},       {"BF16", 16, PEFT_DTYPE_BF16},
-    {"F64", 64, PEFT_DTYPE_F64},        {"I64", 64, PEFT_DTYPE_I64},       {"I32", 32, PEFT_DTYPE_I32},
-    {"I16", 16, PEFT_DTYPE_I16},        {"I8", 8, PEFT_DTYPE_I8},          {"U8", 8, PEFT_DTYPE_U8},
-    {"BOOL", 8, PEFT_DTYPE_BOOL},       {"F8_E4M3", 8, PEFT_DTYPE_OTHER},  {"F8_E5M2", 8, PEFT_DTYPE_OTHER},
-    {"F8_E8M0", 8, PEFT_DTYPE_OTHER},   {"U16", 16, PEFT_DTYPE_OTHER},     {"U32", 32, PEFT_DTYPE_OTHER},
-    {"U64", 64, PEFT_DTYPE_OTHER},      {"C64", 64, PEFT_DTYPE_OTHER},     {"F4", 4, PEFT_DTYPE_OTHER},
-    {"F6_E2M3", 6, PEFT_DTYPE_OTHER},   {"F6_E3M2", 6, PEFT_DTYPE_OTHER},  {"F8_E4M3FNUZ", 8, PEFT_DTYPE_OTHER},
+    {"F32", 32, PEFT_DTYPE_F32},          {"F16", 16, PEFT_DTYPE_F16},      {"BF16", 16, PEFT_DTYPE_BF16},
+    {"F64", 64, PEFT_DTYPE_F64},          {"I64", 64, PEFT_DTYPE_I64},      {"I32", 32, PEFT_DTYPE_I32},
+    {"I16", 16, PEFT_DTYPE_I16},          {"I8", 8, PEFT_DTYPE_I8},         {"U8", 8, PEFT_DTYPE_U8},
+    {"BOOL", 8, PEFT_DTYPE_BOOL},         {"F8_E4M3", 8, PEFT_DTYPE_OTHER}, {"F8_E5M2", 8, PEFT_DTYPE_OTHER},
+    {"F8_E8M0", 8, PEFT_DTYPE_OTHER},     {"U16", 16, PEFT_DTYPE_OTHER},    {"U32", 32, PEFT_DTYPE_OTHER},
+    {"U64", 64, PEFT_DTYPE_OTHER},        {"C64", 64, PEFT_DTYPE_OTHER},    {"F4", 4, PEFT_DTYPE_OTHER},
+    {"F6_E2M3", 6, PEFT_DTYPE_OTHER},     {"F6_E3M2", 6, PEFT_DTYPE_OTHER}, {"F8_E4M3FNUZ", 8, PEFT_DTYPE_OTHER},
     {"F8_E5M2FNUZ", 8, PEFT_DTYPE_OTHER},
 };
 
@@ -55,8 +55,8 @@ static peft_status read_shape(const reader *r, const char *name, const json_t *s
     const size_t ndim = json_array_size(shape);
     if (!json_is_array(shape)) return bad(r, name, "\"shape\" is missing or not an array");
     if (ndim > PEFT_MAX_DIMS)
-        return peft__fail(r->ctx, PEFT_E_UNSUPPORTED, "%s: tensor %s: %zu dimensions, at most %d are supported", r->file,
-                          name, ndim, PEFT_MAX_DIMS);
+        return peft__fail(r->ctx, PEFT_E_UNSUPPORTED, "%s: tensor %s: %zu dimensions, at most %d are supported",
+                          r->file, name, ndim, PEFT_MAX_DIMS);
     for (size_t i = 0; i < ndim; i++) {
         size_t dim = 0;
         if (!as_size(json_array_get(shape, i), &dim)) return bad(r, name, "\"shape\" holds something else than counts");
@@ -78,8 +78,8 @@ static peft_status check_size(const reader *r, const type_row *type, const entry
     if (bits % 8 != 0) return bad(r, e->tensor.name, "the elements do not fill whole bytes");
     if (e->end - e->begin != bits / 8) {
         char shape[96];
-        return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: tensor %s: %s %s takes %zu bytes, \"data_offsets\" give %zu", r->file,
-                          e->tensor.name, type->name,
+        return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: tensor %s: %s %s takes %zu bytes, \"data_offsets\" give %zu",
+                          r->file, e->tensor.name, type->name,
                           peft__shape_text(shape, sizeof shape, e->tensor.ndim, e->tensor.shape), bits / 8,
                           e->end - e->begin);
     }
@@ -87,7 +87,8 @@ static peft_status check_size(const reader *r, const type_row *type, const entry
 }
 
 static peft_status read_entry(const reader *r, const char *name, const json_t *value, entry *e) {
-    if (strlen(name) > MAX_NAME) return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: a tensor name of %zu bytes", r->file, strlen(name));
+    if (strlen(name) > MAX_NAME)
+        return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: a tensor name of %zu bytes", r->file, strlen(name));
     if (!json_is_object(value)) return bad(r, name, "the entry is not an object");
     const json_t *dtype = json_object_get(value, "dtype"), *offsets = json_object_get(value, "data_offsets");
     memset(e, 0, sizeof *e);
@@ -103,8 +104,9 @@ static peft_status read_entry(const reader *r, const char *name, const json_t *v
         return bad(r, name, "\"data_offsets\" is missing or not two counts");
     if (e->end < e->begin) return bad(r, name, "\"data_offsets\" end before they begin");
     if (e->end > r->size)
-        return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: tensor %s: \"data_offsets\" end at %zu, but there are %zu bytes of data",
-                          r->file, name, e->end, r->size);
+        return peft__fail(r->ctx, PEFT_E_FORMAT,
+                          "%s: tensor %s: \"data_offsets\" end at %zu, but there are %zu bytes of data", r->file, name,
+                          e->end, r->size);
     const type_row *type = NULL;
     for (size_t i = 0; i < PEFT_COUNT(TYPES) && type == NULL; i++)
         if (strcmp(json_string_value(dtype), TYPES[i].name) == 0) type = &TYPES[i];
@@ -115,7 +117,8 @@ static peft_status read_entry(const reader *r, const char *name, const json_t *v
 }
 
 static peft_status read_metadata(const reader *r, const json_t *metadata) {
-    if (!json_is_object(metadata)) return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: __metadata__ is not an object", r->file);
+    if (!json_is_object(metadata))
+        return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: __metadata__ is not an object", r->file);
     const char *key;
     json_t *value;
     json_object_foreach((json_t *)metadata, key, value) {
@@ -145,7 +148,8 @@ static peft_status check_cover(const reader *r) {
         at = e->end;
     }
     if (at != r->size && (r->flags & PEFT__SAFETENSORS_LENIENT_TRAILING) == 0)
-        return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: the tensors end at byte %zu of %zu bytes of data", r->file, at, r->size);
+        return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: the tensors end at byte %zu of %zu bytes of data", r->file, at,
+                          r->size);
     return PEFT_OK;
 }
 
@@ -154,7 +158,8 @@ static peft_status read_header(reader *r, const json_t *header) {
     if (members > MAX_TENSORS + 1)
         return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: more than %d tensors", r->file, MAX_TENSORS);
     r->entries = peft__alloc(r->ctx->mem, members * sizeof *r->entries);
-    if (r->entries == NULL) return peft__fail_nomem(r->ctx, members * sizeof *r->entries, "the entries of a safetensors header");
+    if (r->entries == NULL)
+        return peft__fail_nomem(r->ctx, members * sizeof *r->entries, "the entries of a safetensors header");
     const char *name;
     json_t *value;
     json_object_foreach((json_t *)header, name, value) {
@@ -180,8 +185,9 @@ peft_status peft__safetensors_read(peft__tensors *tensors, peft__source *source,
     uint64_t length = 0;
     memcpy(&length, source->data, sizeof length);
     if (length > MAX_HEADER || length > source->size - 8)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: the header says it has %llu bytes; the file has %zu after its first 8%s",
-                          r.file, (unsigned long long)length, source->size - 8,
+        return peft__fail(ctx, PEFT_E_FORMAT,
+                          "%s: the header says it has %llu bytes; the file has %zu after its first 8%s", r.file,
+                          (unsigned long long)length, source->size - 8,
                           length > MAX_HEADER ? " and at most 100000000 are accepted" : "");
     r.data = source->data + 8 + length;
     r.size = source->size - 8 - (size_t)length;

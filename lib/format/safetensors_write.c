@@ -57,8 +57,8 @@ static peft_status put_metadata(peft_context *ctx, peft__buffer *out, const char
 static peft_status put_entry(peft_context *ctx, peft__buffer *out, const peft__tensor_out *tensor, size_t *offset) {
     size_t bytes = 0, end = 0;
     if (type_order(tensor->dtype) < 0)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "tensor %s: type %s has no place in a safetensors file", tensor->name,
-                          peft_dtype_name(tensor->dtype));
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "tensor %s: type %s has no place in a safetensors file",
+                          tensor->name, peft_dtype_name(tensor->dtype));
     if (!peft__utf8_valid(tensor->name, strlen(tensor->name)) || strcmp(tensor->name, "__metadata__") == 0)
         return peft__fail(ctx, PEFT_E_ARG, "tensor %s: not a name for a tensor", tensor->name);
     if (!peft__dtype_tensor_bytes(tensor->dtype, tensor->ndim, tensor->shape, &bytes) ||
@@ -92,8 +92,8 @@ static peft_status check_names(peft_context *ctx, const peft__tensor_out *tensor
 }
 
 /* Length, JSON and padding, ready to be written. */
-static peft_status make_header(peft_context *ctx, peft__buffer *out, const peft__tensor_out *const *sorted, size_t count,
-                               const char *const *metadata, size_t metadata_count) {
+static peft_status make_header(peft_context *ctx, peft__buffer *out, const peft__tensor_out *const *sorted,
+                               size_t count, const char *const *metadata, size_t metadata_count) {
     size_t offset = 0;
     peft__buffer_put(out, "\0\0\0\0\0\0\0\0", 8);
     PEFT_TRY(put_metadata(ctx, out, metadata, metadata_count));
@@ -106,8 +106,8 @@ static peft_status make_header(peft_context *ctx, peft__buffer *out, const peft_
     return PEFT_OK;
 }
 
-static peft_status write_sorted(peft_context *ctx, const char *path, const peft__tensor_out *const *sorted, size_t count,
-                                const peft__buffer *header) {
+static peft_status write_sorted(peft_context *ctx, const char *path, const peft__tensor_out *const *sorted,
+                                size_t count, const peft__buffer *header) {
     peft__writer *writer = NULL;
     PEFT_TRY(peft__writer_open(ctx, path, &writer));
     peft_status status = peft__writer_put(writer, header->data, header->length);

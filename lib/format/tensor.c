@@ -5,7 +5,7 @@
 
 typedef struct type_row {
     const char *name;
-    int32_t block;       /* elements */
+    int32_t block; /* elements */
     uint32_t block_bytes;
     bool is_float;
 } type_row;
@@ -32,9 +32,15 @@ const char *peft_dtype_name(peft_dtype dtype) {
     return dtype >= 0 && dtype < (peft_dtype)PEFT_COUNT(TYPES) ? TYPES[dtype].name : "?";
 }
 
-int64_t peft__dtype_block(peft_dtype dtype) { return row_of(dtype)->block; }
-size_t peft__dtype_block_bytes(peft_dtype dtype) { return row_of(dtype)->block_bytes; }
-bool peft__dtype_is_float(peft_dtype dtype) { return row_of(dtype)->is_float; }
+int64_t peft__dtype_block(peft_dtype dtype) {
+    return row_of(dtype)->block;
+}
+size_t peft__dtype_block_bytes(peft_dtype dtype) {
+    return row_of(dtype)->block_bytes;
+}
+bool peft__dtype_is_float(peft_dtype dtype) {
+    return row_of(dtype)->is_float;
+}
 
 bool peft__dtype_row_bytes(peft_dtype dtype, int64_t cols, size_t *out_bytes) {
     const type_row *row = row_of(dtype);
@@ -78,7 +84,9 @@ const char *peft__shape_text(char *buffer, size_t size, uint32_t ndim, const int
     return buffer;
 }
 
-static const char *file_of(const peft__tensor *tensor) { return tensor->file != NULL ? tensor->file : "memory"; }
+static const char *file_of(const peft__tensor *tensor) {
+    return tensor->file != NULL ? tensor->file : "memory";
+}
 
 static const char *type_of(const peft__tensor *tensor) {
     return tensor->type_name != NULL ? tensor->type_name : peft_dtype_name(tensor->dtype);
@@ -92,7 +100,8 @@ peft_status peft__tensor_check_float(peft_context *ctx, const peft__tensor *tens
                       file_of(tensor), tensor->name, type_of(tensor));
 }
 
-peft_status peft__tensor_check_shape(peft_context *ctx, const peft__tensor *tensor, uint32_t ndim, const int64_t *shape) {
+peft_status peft__tensor_check_shape(peft_context *ctx, const peft__tensor *tensor, uint32_t ndim,
+                                     const int64_t *shape) {
     bool same = tensor->ndim == ndim;
     for (uint32_t i = 0; same && i < ndim; i++) same = tensor->shape[i] == shape[i];
     if (same) return PEFT_OK;
@@ -110,15 +119,25 @@ static int64_t integer_at(const peft__tensor *tensor, int64_t i) {
     int32_t i32 = 0;
     int16_t i16 = 0;
     switch (tensor->dtype) {
-    case PEFT_DTYPE_I64: memcpy(&i64, at, sizeof i64); return i64;
-    case PEFT_DTYPE_I32: memcpy(&i32, at, sizeof i32); return i32;
-    case PEFT_DTYPE_I16: memcpy(&i16, at, sizeof i16); return i16;
-    case PEFT_DTYPE_I8: return (int8_t)*at;
-    default: return *at; /* U8, BOOL */
+    case PEFT_DTYPE_I64:
+        memcpy(&i64, at, sizeof i64);
+        return i64;
+    case PEFT_DTYPE_I32:
+        memcpy(&i32, at, sizeof i32);
+        return i32;
+    case PEFT_DTYPE_I16:
+        memcpy(&i16, at, sizeof i16);
+        return i16;
+    case PEFT_DTYPE_I8:
+        return (int8_t)*at;
+    default:
+        return *at; /* U8, BOOL */
     }
 }
 
-static bool is_integer(peft_dtype dtype) { return dtype >= PEFT_DTYPE_I64 && dtype <= PEFT_DTYPE_BOOL; }
+static bool is_integer(peft_dtype dtype) {
+    return dtype >= PEFT_DTYPE_I64 && dtype <= PEFT_DTYPE_BOOL;
+}
 
 peft_status peft__tensor_read_f32(peft_context *ctx, const peft__tensor *tensor, float *out) {
     const int64_t count = peft__tensor_elements(tensor);

@@ -43,7 +43,8 @@ peft_status peft__quantize(peft_context *ctx, peft_dtype dtype, const float *val
 /* The checks that come before use: PEFT_E_UNSUPPORTED names tensor, file and type when it is not a float type. */
 peft_status peft__tensor_check_float(peft_context *ctx, const peft__tensor *tensor);
 /* PEFT_E_MISMATCH with both shapes unless the shape is this one. */
-peft_status peft__tensor_check_shape(peft_context *ctx, const peft__tensor *tensor, uint32_t ndim, const int64_t *shape);
+peft_status peft__tensor_check_shape(peft_context *ctx, const peft__tensor *tensor, uint32_t ndim,
+                                     const int64_t *shape);
 /* All elements as numbers, with the checks. Integer types widen (U8, BOOL too); floats are refused by the second. */
 peft_status peft__tensor_read_f32(peft_context *ctx, const peft__tensor *tensor, float *out);
 peft_status peft__tensor_read_i64(peft_context *ctx, const peft__tensor *tensor, int64_t *out);

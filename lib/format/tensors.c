@@ -2,8 +2,6 @@
  * list grows; the table maps names to indices. */
 #include "format/tensors.h"
 
-
-
 typedef struct pair {
     const char *key, *value;
 } pair;
@@ -109,7 +107,8 @@ peft_status peft__tensors_add_metadata(peft__tensors *t, const char *key, const 
     if (!grow(t->ctx->mem, (void **)&t->metadata, t->metadata_count, &t->metadata_capacity, sizeof *t->metadata))
         return peft__fail_nomem(t->ctx, sizeof *t->metadata, "the metadata of a file");
     const pair copy = {peft__arena_strdup(&t->arena, key), peft__arena_strdup(&t->arena, value)};
-    if (copy.key == NULL || copy.value == NULL) return peft__fail_nomem(t->ctx, strlen(value), "the metadata of a file");
+    if (copy.key == NULL || copy.value == NULL)
+        return peft__fail_nomem(t->ctx, strlen(value), "the metadata of a file");
     t->metadata[t->metadata_count++] = copy;
     return PEFT_OK;
 }
@@ -120,8 +119,12 @@ const char *peft__tensors_metadata(const peft__tensors *t, const char *key) {
     return NULL;
 }
 
-size_t peft__tensors_count(const peft__tensors *t) { return t->count; }
-const char *peft__tensors_name(const peft__tensors *t) { return t->name; }
+size_t peft__tensors_count(const peft__tensors *t) {
+    return t->count;
+}
+const char *peft__tensors_name(const peft__tensors *t) {
+    return t->name;
+}
 
 const peft__tensor *peft__tensors_at(const peft__tensors *t, size_t index) {
     return index < t->count ? t->list[index] : NULL;
@@ -147,7 +150,8 @@ peft_status peft__tensors_need(peft_context *ctx, const peft__tensors *t, const 
         peft__free(ctx->mem, names);
     }
     if (near != NULL)
-        return peft__fail(ctx, PEFT_E_MISMATCH, "%s: there is no tensor %s (the closest name is %s)", t->name, name, near);
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%s: there is no tensor %s (the closest name is %s)", t->name, name,
+                          near);
     return peft__fail(ctx, PEFT_E_MISMATCH, "%s: there is no tensor %s among its %zu tensors", t->name, name, t->count);
 }
 

@@ -38,6 +38,7 @@ peft_status peft__tensors_add_source(peft__tensors *tensors, peft__source *sourc
 /* Copies the record, its name and type name; file must come from add_source.
  * PEFT_E_FORMAT when the name is there already. */
 peft_status peft__tensors_add(peft__tensors *tensors, const peft__tensor *tensor);
-peft_status peft__tensors_add_metadata(peft__tensors *tensors, const char *key, const char *value); /* first one stays */
+peft_status peft__tensors_add_metadata(peft__tensors *tensors, const char *key,
+                                       const char *value); /* first one stays */
 
 #endif

@@ -8,7 +8,9 @@
 
 #define DEFAULT_ROW_LIMIT ((size_t)64 << 20)
 
-static bool is_space(uint8_t c) { return c == ' ' || c == '\t' || c == '\r' || c == '\n'; }
+static bool is_space(uint8_t c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\n';
+}
 
 static peft_status fail_at(const peft__rows *rows, uint64_t line, const char *what) {
     return peft__fail(rows->ctx, PEFT_E_FORMAT, "%s:%llu: %s", rows->content.name, (unsigned long long)line, what);
@@ -16,8 +18,8 @@ static peft_status fail_at(const peft__rows *rows, uint64_t line, const char *wh
 
 static peft_status check_row_size(const peft__rows *rows, uint64_t line, size_t size) {
     if (size <= rows->row_limit) return PEFT_OK;
-    return peft__fail(rows->ctx, PEFT_E_LIMIT, "%s:%llu: a row of %zu bytes, at most %zu are accepted", rows->content.name,
-                      (unsigned long long)line, size, rows->row_limit);
+    return peft__fail(rows->ctx, PEFT_E_LIMIT, "%s:%llu: a row of %zu bytes, at most %zu are accepted",
+                      rows->content.name, (unsigned long long)line, size, rows->row_limit);
 }
 
 /* The next line that holds something but space, without its line end; false at the end. */
@@ -220,7 +222,8 @@ static peft_status begin(peft__rows *rows, const peft__rows_options *options) {
     rows->format = options->format == PEFT__ROWS_AUTO ? by_name : options->format;
     if (rows->delimiter == 0) rows->delimiter = ',';
     if (rows->delimiter == '"' || rows->delimiter == '\n' || rows->delimiter == '\r')
-        return peft__fail(rows->ctx, PEFT_E_ARG, "%s: the delimiter cannot be a quote or a line end", rows->content.name);
+        return peft__fail(rows->ctx, PEFT_E_ARG, "%s: the delimiter cannot be a quote or a line end",
+                          rows->content.name);
     rows->first = (peft__rows_mark){.offset = 0, .line = 1, .row = 0};
     if (rows->content.size >= 3 && memcmp(rows->content.data, "\xef\xbb\xbf", 3) == 0) rows->first.offset = 3;
     peft_status status = PEFT_OK;
@@ -282,12 +285,22 @@ peft_status peft__rows_next(peft__rows *rows, peft__json **out_row) {
     json_t *row = NULL;
     peft_status status = PEFT_END;
     switch (rows->format) {
-    case PEFT__ROWS_JSONL: status = jsonl_next(rows, &mark, &row); break;
-    case PEFT__ROWS_JSON: status = array_next(rows, &mark, &row); break;
-    case PEFT__ROWS_CSV: status = peft__csv_next(rows, &mark, &row); break;
-    case PEFT__ROWS_TEXT_WHOLE: status = whole_next(rows, &mark, &row); break;
+    case PEFT__ROWS_JSONL:
+        status = jsonl_next(rows, &mark, &row);
+        break;
+    case PEFT__ROWS_JSON:
+        status = array_next(rows, &mark, &row);
+        break;
+    case PEFT__ROWS_CSV:
+        status = peft__csv_next(rows, &mark, &row);
+        break;
+    case PEFT__ROWS_TEXT_WHOLE:
+        status = whole_next(rows, &mark, &row);
+        break;
     case PEFT__ROWS_TEXT:
-    case PEFT__ROWS_AUTO: status = text_next(rows, &mark, &row); break;
+    case PEFT__ROWS_AUTO:
+        status = text_next(rows, &mark, &row);
+        break;
     }
     if (status != PEFT_OK) return status;
     mark.row++;
@@ -296,9 +309,15 @@ peft_status peft__rows_next(peft__rows *rows, peft__json **out_row) {
     return PEFT_OK;
 }
 
-uint64_t peft__rows_line(const peft__rows *rows) { return rows->line; }
-peft__rows_mark peft__rows_tell(const peft__rows *rows) { return rows->next; }
-const char *peft__rows_name(const peft__rows *rows) { return rows->content.name; }
+uint64_t peft__rows_line(const peft__rows *rows) {
+    return rows->line;
+}
+peft__rows_mark peft__rows_tell(const peft__rows *rows) {
+    return rows->next;
+}
+const char *peft__rows_name(const peft__rows *rows) {
+    return rows->content.name;
+}
 
 void peft__rows_seek(peft__rows *rows, const peft__rows_mark *mark) {
     rows->next = mark != NULL && mark->offset <= rows->content.size ? *mark : rows->first;

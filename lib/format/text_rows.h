@@ -14,7 +14,7 @@ typedef enum peft__rows_format {
     PEFT__ROWS_JSONL,
     PEFT__ROWS_JSON, /* one array of objects */
     PEFT__ROWS_CSV,
-    PEFT__ROWS_TEXT, /* {"text": line} for every line that is not empty */
+    PEFT__ROWS_TEXT,      /* {"text": line} for every line that is not empty */
     PEFT__ROWS_TEXT_WHOLE /* one row {"text": the whole file} */
 } peft__rows_format;
 
@@ -50,7 +50,7 @@ void peft__rows_free(peft__rows *rows);
 peft_status peft__rows_next(peft__rows *rows, peft__json **out_row);
 /* Line on which the row handed out last began, from 1. */
 uint64_t peft__rows_line(const peft__rows *rows);
-peft__rows_mark peft__rows_tell(const peft__rows *rows);              /* of the row that comes next */
+peft__rows_mark peft__rows_tell(const peft__rows *rows);             /* of the row that comes next */
 void peft__rows_seek(peft__rows *rows, const peft__rows_mark *mark); /* NULL = the first row */
 const char *peft__rows_name(const peft__rows *rows);
 

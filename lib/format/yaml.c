@@ -17,9 +17,9 @@ struct peft__yaml_lines {
 
 /* An open collection. */
 typedef struct level {
-    json_t *value;  /* object or array; owned by its parent, or the root */
-    char *key;      /* of an object: the key whose value comes next, in the builder's arena; NULL = a key comes next */
-    size_t path;    /* length of the path of this collection */
+    json_t *value; /* object or array; owned by its parent, or the root */
+    char *key;     /* of an object: the key whose value comes next, in the builder's arena; NULL = a key comes next */
+    size_t path;   /* length of the path of this collection */
 } level;
 
 typedef struct builder {
@@ -159,8 +159,8 @@ static peft_status take_key(builder *b, const yaml_event_t *event) {
     if (equals(text, length, "<<") && event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE)
         return refuse_at(b, &event->start_mark, "merge keys (<<) are not supported: write the values out");
     if (json_object_get(top->value, text) != NULL)
-        return peft__fail(b->ctx, PEFT_E_FORMAT, "%s:%zu:%zu: the key %s is there twice", b->name, event->start_mark.line + 1,
-                          event->start_mark.column + 1, text);
+        return peft__fail(b->ctx, PEFT_E_FORMAT, "%s:%zu:%zu: the key %s is there twice", b->name,
+                          event->start_mark.line + 1, event->start_mark.column + 1, text);
     top->key = peft__arena_strndup(&b->arena, text, length);
     if (top->key == NULL) return peft__fail_nomem(b->ctx, length, "a YAML tree");
     size_t path = 0;
@@ -179,7 +179,7 @@ static peft_status take_scalar(builder *b, const yaml_event_t *event) {
         PEFT_TRY(note_line(b, &path, event->start_mark.line + 1));
     }
     json_t *value = event->data.scalar.style == YAML_PLAIN_SCALAR_STYLE ? peft__yaml_scalar(text, length)
-                                                                       : json_stringn(text, length);
+                                                                        : json_stringn(text, length);
     return attach(b, value, &event->start_mark);
 }
 
@@ -196,8 +196,8 @@ static peft_status open_collection(builder *b, json_t *value, const yaml_event_t
     else if (b->depth >= MAX_DEPTH)
         status = fail_at(b, &event->start_mark, "nested more than 32 levels deep");
     else /* the line of a member is that of its key, which is noted already */
-        status = note_line(b, &path, b->depth > 0 && json_is_array(b->levels[b->depth - 1].value)
-                                         ? event->start_mark.line + 1 : 0);
+        status = note_line(
+            b, &path, b->depth > 0 && json_is_array(b->levels[b->depth - 1].value) ? event->start_mark.line + 1 : 0);
     if (status != PEFT_OK) {
         json_decref(value);
         return status;
@@ -210,17 +210,25 @@ static peft_status open_collection(builder *b, json_t *value, const yaml_event_t
 static peft_status take_event(builder *b, const yaml_event_t *event, uint32_t *documents) {
     switch (event->type) {
     case YAML_DOCUMENT_START_EVENT:
-        if (++*documents > 1) return refuse_at(b, &event->start_mark, "more than one document in a file is not supported");
+        if (++*documents > 1)
+            return refuse_at(b, &event->start_mark, "more than one document in a file is not supported");
         return PEFT_OK;
-    case YAML_ALIAS_EVENT: return refuse_at(b, &event->start_mark, "aliases (*name) are not supported");
-    case YAML_SCALAR_EVENT: return take_scalar(b, event);
+    case YAML_ALIAS_EVENT:
+        return refuse_at(b, &event->start_mark, "aliases (*name) are not supported");
+    case YAML_SCALAR_EVENT:
+        return take_scalar(b, event);
     case YAML_SEQUENCE_START_EVENT:
-        return open_collection(b, json_array(), event, event->data.sequence_start.anchor, event->data.sequence_start.tag);
+        return open_collection(b, json_array(), event, event->data.sequence_start.anchor,
+                               event->data.sequence_start.tag);
     case YAML_MAPPING_START_EVENT:
-        return open_collection(b, json_object(), event, event->data.mapping_start.anchor, event->data.mapping_start.tag);
+        return open_collection(b, json_object(), event, event->data.mapping_start.anchor,
+                               event->data.mapping_start.tag);
     case YAML_SEQUENCE_END_EVENT:
-    case YAML_MAPPING_END_EVENT: b->depth--; return PEFT_OK;
-    default: return PEFT_OK;
+    case YAML_MAPPING_END_EVENT:
+        b->depth--;
+        return PEFT_OK;
+    default:
+        return PEFT_OK;
     }
 }
 
@@ -269,7 +277,8 @@ static peft_status make_lines(peft_context *ctx, peft__yaml_lines **out_lines) {
 peft_status peft__yaml_load_memory(peft_context *ctx, const char *name, const void *data, size_t size, size_t limit,
                                    peft__json **out_json, peft__yaml_lines **out_lines) {
     if (limit == 0) limit = DEFAULT_LIMIT;
-    if (size > limit) return peft__fail(ctx, PEFT_E_FORMAT, "%s: %zu bytes of YAML, at most %zu are accepted", name, size, limit);
+    if (size > limit)
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %zu bytes of YAML, at most %zu are accepted", name, size, limit);
     builder *b = peft__alloc_zero(ctx->mem, sizeof *b);
     if (b == NULL) return peft__fail_nomem(ctx, sizeof *b, "a YAML tree");
     b->ctx = ctx;
@@ -297,7 +306,8 @@ peft_status peft__yaml_load_file(peft_context *ctx, const char *path, size_t lim
                                  peft__yaml_lines **out_lines) {
     peft__source *source = NULL;
     PEFT_TRY(peft__source_open_path(ctx, path, &source));
-    const peft_status status = peft__yaml_load_memory(ctx, path, source->data, source->size, limit, out_json, out_lines);
+    const peft_status status =
+        peft__yaml_load_memory(ctx, path, source->data, source->size, limit, out_json, out_lines);
     peft__source_unref(source);
     return status;
 }

@@ -20,6 +20,8 @@ static inline peft_context *fuzz_begin(void) {
     return ctx;
 }
 
-static inline void fuzz_end(peft_context *ctx) { peft_context_destroy(ctx); }
+static inline void fuzz_end(peft_context *ctx) {
+    peft_context_destroy(ctx);
+}
 
 #endif

@@ -9,7 +9,8 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         peft__buffer text;
         peft__buffer_init(&text, ctx->mem);
         if (peft__json_dump(ctx, json, size % 3, size % 2 == 0, &text) != PEFT_OK ||
-            peft__json_load_memory(ctx, "output", text.data, text.length, 0, &again) != PEFT_OK || !json_equal(json, again)) {
+            peft__json_load_memory(ctx, "output", text.data, text.length, 0, &again) != PEFT_OK ||
+            !json_equal(json, again)) {
             fprintf(stderr, "written JSON differs: %s\n", peft_context_error(ctx));
             abort();
         }

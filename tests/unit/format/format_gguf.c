@@ -13,8 +13,12 @@ static void put(file *f, const void *data, size_t size) {
     f->size += size;
 }
 
-static void put32(file *f, uint32_t value) { put(f, &value, 4); }
-static void put64(file *f, uint64_t value) { put(f, &value, 8); }
+static void put32(file *f, uint32_t value) {
+    put(f, &value, 4);
+}
+static void put64(file *f, uint64_t value) {
+    put(f, &value, 8);
+}
 
 static void put_text(file *f, const char *text) {
     put64(f, strlen(text));
@@ -164,7 +168,14 @@ static void test_hostile_tensors(peft_context *ctx) {
         {"w", 1, {4}, 0, 32, 64, PEFT_E_FORMAT, "data offset 32, expected 0"},
         {"w", 1, {4}, 0, UINT64_MAX, 64, PEFT_E_FORMAT, "expected 0"},
         {"", 1, {4}, 0, 0, 16, PEFT_E_FORMAT, "tensor name of 0 bytes"},
-        {"0123456789012345678901234567890123456789012345678901234567890123", 1, {4}, 0, 0, 16, PEFT_E_FORMAT, "64 bytes"},
+        {"0123456789012345678901234567890123456789012345678901234567890123",
+         1,
+         {4},
+         0,
+         0,
+         16,
+         PEFT_E_FORMAT,
+         "64 bytes"},
         {"012345678901234567890123456789012345678901234567890123456789012", 1, {4}, 0, 0, 16, PEFT_OK, ""},
         {"\xff", 1, {4}, 0, 0, 16, PEFT_E_FORMAT, "tensor name"},
     };
@@ -291,7 +302,8 @@ static void test_writing(peft_context *ctx) {
     CHECK(i == 7);
     CHECK_OK(ctx, peft__gguf_need_int(gguf, "i32", -10, 10, &i));
     CHECK(i == -7);
-    CHECK_ERROR(ctx, peft__gguf_need_int(gguf, "u32", 0, 6, &i), PEFT_E_FORMAT, "u32: expected an integer from 0 to 6, found 7");
+    CHECK_ERROR(ctx, peft__gguf_need_int(gguf, "u32", 0, 6, &i), PEFT_E_FORMAT,
+                "u32: expected an integer from 0 to 6, found 7");
     CHECK_STATUS(ctx, peft__gguf_need_int(gguf, "u64", 0, INT64_MAX, &i), PEFT_E_FORMAT);
     CHECK_STATUS(ctx, peft__gguf_need_int(gguf, "i32s", 0, 10, &i), PEFT_E_FORMAT);
     CHECK_OK(ctx, peft__gguf_get_uniform_int(gguf, "i32s", 0, 10, 1, &i));
@@ -321,9 +333,11 @@ static void test_writing(peft_context *ctx) {
     peft__tensors *tensors = peft__tensors_ref(peft__gguf_tensors(gguf));
     peft__gguf_metadata copy;
     peft__gguf_metadata_init(&copy, ctx->mem);
-    for (size_t k = 0; k < peft__gguf_key_count(gguf); k++) CHECK(peft__gguf_put_copy(&copy, gguf, peft__gguf_key_at(gguf, k)));
+    for (size_t k = 0; k < peft__gguf_key_count(gguf); k++)
+        CHECK(peft__gguf_put_copy(&copy, gguf, peft__gguf_key_at(gguf, k)));
     CHECK(!peft__gguf_put_copy(&copy, gguf, "absent"));
-    CHECK(copy.bytes.length == metadata.bytes.length && memcmp(copy.bytes.data, metadata.bytes.data, copy.bytes.length) == 0);
+    CHECK(copy.bytes.length == metadata.bytes.length &&
+          memcmp(copy.bytes.data, metadata.bytes.data, copy.bytes.length) == 0);
     peft__gguf_metadata_free(&copy);
     peft__gguf_free(gguf);
     /* The tensors outlive the gguf object. */
@@ -360,12 +374,14 @@ static void test_real(peft_context *ctx, const char *name, peft_dtype dtype) {
     peft__tensor_out *out = calloc(count, sizeof *out);
     for (size_t i = 0; i < count; i++) {
         const peft__tensor *tensor = peft__tensors_at(tensors, i);
-        out[i] = (peft__tensor_out){.name = tensor->name, .dtype = tensor->dtype, .ndim = tensor->ndim, .data = tensor->data};
+        out[i] = (peft__tensor_out){
+            .name = tensor->name, .dtype = tensor->dtype, .ndim = tensor->ndim, .data = tensor->data};
         memcpy(out[i].shape, tensor->shape, sizeof out[i].shape);
     }
     peft__gguf_metadata metadata;
     peft__gguf_metadata_init(&metadata, ctx->mem);
-    for (size_t i = 0; i < peft__gguf_key_count(gguf); i++) peft__gguf_put_copy(&metadata, gguf, peft__gguf_key_at(gguf, i));
+    for (size_t i = 0; i < peft__gguf_key_count(gguf); i++)
+        peft__gguf_put_copy(&metadata, gguf, peft__gguf_key_at(gguf, i));
     CHECK_OK(ctx, peft__gguf_write(ctx, to, &metadata, out, count));
     size_t want_size = 0, got_size = 0;
     uint8_t *want = test_read(path, &want_size), *got = test_read(to, &got_size);

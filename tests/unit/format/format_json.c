@@ -52,9 +52,10 @@ static void test_errors(peft_context *ctx) {
 }
 
 static void test_getters(peft_context *ctx) {
-    const char *text = "\xef\xbb\xbf{\"i\": 7, \"r\": 3.0, \"x\": 2.5, \"s\": \"hi\", \"n\": null, \"t\": true, \"a\": [1], "
-                       "\"o\": {}, \"wide\": 1000000000000000019884624838656, \"neg\": -99999999999999999999, "
-                       "\"max\": 9223372036854775807, \"frac\": 0.1234567890123456789012, \"nul\": \"a\\u0000b\"}";
+    const char *text =
+        "\xef\xbb\xbf{\"i\": 7, \"r\": 3.0, \"x\": 2.5, \"s\": \"hi\", \"n\": null, \"t\": true, \"a\": [1], "
+        "\"o\": {}, \"wide\": 1000000000000000019884624838656, \"neg\": -99999999999999999999, "
+        "\"max\": 9223372036854775807, \"frac\": 0.1234567890123456789012, \"nul\": \"a\\u0000b\"}";
     json_t *o = NULL;
     if (!CHECK(parse(ctx, text, strlen(text), &o) == PEFT_OK)) return;
     int64_t i = 0;

@@ -123,7 +123,8 @@ static void run(const char *name, action_fn action, const char *path) {
         if (!CHECK(f.live == live)) fprintf(stderr, "    %s: allocation %ld: %ld leaked\n", name, nth, f.live - live);
         if (status == PEFT_OK) break;
         if (!CHECK(status == PEFT_E_NOMEM))
-            fprintf(stderr, "    %s: allocation %ld: %s: %s\n", name, nth, peft_status_name(status), peft_context_error(ctx));
+            fprintf(stderr, "    %s: allocation %ld: %s: %s\n", name, nth, peft_status_name(status),
+                    peft_context_error(ctx));
     }
     CHECK(nth > 0 && nth < 10000);
     peft_context_destroy(ctx);
@@ -131,7 +132,8 @@ static void run(const char *name, action_fn action, const char *path) {
 }
 
 int main(void) {
-    char *safetensors = test_path("mixed.safetensors"), *gguf = test_path("qwen2.Q4_1.gguf"), *json = test_path("python.json");
+    char *safetensors = test_path("mixed.safetensors"), *gguf = test_path("qwen2.Q4_1.gguf"),
+         *json = test_path("python.json");
     char *scratch = test_scratch("memory");
     run("safetensors", open_safetensors, safetensors);
     run("gguf", open_gguf, gguf);

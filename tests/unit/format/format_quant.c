@@ -28,7 +28,8 @@ static void test_read_blocks(peft_context *ctx, const peft__tensors *file) {
             if (fabsf(got[j] - want[j]) > 1.2e-7f * fabsf(want[j])) wrong++;
         }
         if (!CHECK(wrong == 0) || exact != count)
-            fprintf(stderr, "    %s: %lld of %lld exact\n", peft_dtype_name(TYPES[i]), (long long)exact, (long long)count);
+            fprintf(stderr, "    %s: %lld of %lld exact\n", peft_dtype_name(TYPES[i]), (long long)exact,
+                    (long long)count);
         free(want);
         free(got);
     }

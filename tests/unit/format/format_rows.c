@@ -5,8 +5,8 @@
 #include "format_test.h"
 
 /* All rows as JSON text, one after another, or "!" and the error. */
-static void expect(peft_context *ctx, const char *name, const char *text, size_t size, const peft__rows_options *options,
-                   const char *want, int line) {
+static void expect(peft_context *ctx, const char *name, const char *text, size_t size,
+                   const peft__rows_options *options, const char *want, int line) {
     uint8_t *copy = test_exact(text, size);
     peft__rows *rows = NULL;
     peft__buffer got;
@@ -20,7 +20,8 @@ static void expect(peft_context *ctx, const char *name, const char *text, size_t
     }
     if (status < 0) peft__buffer_printf(&got, "!%s", peft_context_error(ctx));
     const char *found = got.data != NULL ? got.data : "";
-    const bool same = strncmp(found, want, strlen(want)) == 0 && (strchr(want, '!') != NULL || strlen(found) == strlen(want));
+    const bool same =
+        strncmp(found, want, strlen(want)) == 0 && (strchr(want, '!') != NULL || strlen(found) == strlen(want));
     if (!CHECK(same)) fprintf(stderr, "    line %d: %s\n    want %s\n    got  %s\n", line, text, want, found);
     /* After an error or the end the reader stays where it was. */
     if (rows != NULL) {
@@ -48,7 +49,8 @@ static void test_jsonl(peft_context *ctx) {
 static void test_json(peft_context *ctx) {
     EXPECT("a.json", "", "");
     EXPECT("a.json", " [ ] \n", "");
-    EXPECT("a.json", "[{\"a\":1},\n {\"a\":[1,{\"b\":\"]}\\\"\"}]}\n]\n", "{\"a\": 1}{\"a\": [1, {\"b\": \"]}\\\"\"}]}");
+    EXPECT("a.json", "[{\"a\":1},\n {\"a\":[1,{\"b\":\"]}\\\"\"}]}\n]\n",
+           "{\"a\": 1}{\"a\": [1, {\"b\": \"]}\\\"\"}]}");
     EXPECT("a.json", "{\"a\":1}\n{\"a\":2}\n", "{\"a\": 1}{\"a\": 2}");
     EXPECT("a.json", "[{\"a\":1}", "!a.json:1: the file ends inside the array");
     EXPECT("a.json", "[", "!a.json:1: the file ends inside the array");
@@ -83,7 +85,8 @@ static void test_csv(peft_context *ctx) {
     const peft__rows_options bare = {.format = PEFT__ROWS_CSV, .no_header = true};
     const peft__rows_options odd = {.format = PEFT__ROWS_CSV, .delimiter = '"'};
     expect(ctx, "x", "a;b\n5\";3\n", 8, &strict, "!x:2: a quote inside a field", __LINE__);
-    expect(ctx, "x", "1,2\n3,4\n", 8, &bare, "{\"column1\": \"1\", \"column2\": \"2\"}{\"column1\": \"3\", \"column2\": \"4\"}", __LINE__);
+    expect(ctx, "x", "1,2\n3,4\n", 8, &bare,
+           "{\"column1\": \"1\", \"column2\": \"2\"}{\"column1\": \"3\", \"column2\": \"4\"}", __LINE__);
     expect(ctx, "x", "1", 1, &odd, "!x: the delimiter", __LINE__);
 }
 

@@ -37,20 +37,27 @@ static void test_hostile(peft_context *ctx) {
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, PEFT_E_FORMAT, "a hole"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,0]}}", 8, PEFT_E_FORMAT, "end before"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, PEFT_E_FORMAT, "an overlap"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}",
+         4, PEFT_E_FORMAT, "an overlap"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[6,10]}}", 10, PEFT_E_FORMAT, "a hole"},
+         "\"b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[6,10]}}",
+         10, PEFT_E_FORMAT, "a hole"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]},"
-         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}", 8, PEFT_E_FORMAT, "duplicate"},
+         "\"a\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[4,8]}}",
+         8, PEFT_E_FORMAT, "duplicate"},
         {"{\"__metadata__\":{},\"__metadata__\":{}}", 0, PEFT_E_FORMAT, "duplicate"},
         {"{\"__metadata__\":{\"a\":1}}", 0, PEFT_E_FORMAT, "a: expected a string, found 1"},
         {"{\"__metadata__\":[]}", 0, PEFT_E_FORMAT, "not an object"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[-1],\"data_offsets\":[0,4]}}", 4, PEFT_E_FORMAT, "counts"},
         {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1.0],\"data_offsets\":[0,4]}}", 4, PEFT_E_FORMAT, "counts"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,4]}}", 4, PEFT_E_FORMAT, "counts"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0, PEFT_E_FORMAT, "overflows"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4,0],\"data_offsets\":[0,0]}}", 0, PEFT_E_FORMAT, "overflows"},
-        {"{\"a\":{\"dtype\":\"F64\",\"shape\":[2305843009213693952],\"data_offsets\":[0,0]}}", 0, PEFT_E_FORMAT, "overflows"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[99999999999999999999],\"data_offsets\":[0,4]}}", 4, PEFT_E_FORMAT,
+         "counts"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4],\"data_offsets\":[0,0]}}", 0, PEFT_E_FORMAT,
+         "overflows"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[4611686018427387904,4,0],\"data_offsets\":[0,0]}}", 0, PEFT_E_FORMAT,
+         "overflows"},
+        {"{\"a\":{\"dtype\":\"F64\",\"shape\":[2305843009213693952],\"data_offsets\":[0,0]}}", 0, PEFT_E_FORMAT,
+         "overflows"},
         {"{\"a\":{\"dtype\":\"F4\",\"shape\":[3],\"data_offsets\":[0,1]}}", 1, PEFT_E_FORMAT, "whole bytes"},
         {"{\"a\":{\"dtype\":\"F4\",\"shape\":[2],\"data_offsets\":[0,1]}}", 1, PEFT_OK, ""},
         {"{\"a\":{\"dtype\":\"X9\",\"shape\":[2],\"data_offsets\":[0,7]}}", 7, PEFT_OK, ""},
@@ -65,14 +72,16 @@ static void test_hostile(peft_context *ctx) {
         {"{\"a\\u0000b\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, PEFT_E_FORMAT, "NUL"},
         {"{\"a\xff\":{\"dtype\":\"F32\",\"shape\":[1],\"data_offsets\":[0,4]}}", 4, PEFT_E_FORMAT, "decode byte 0xff"},
         {"{\"a\":[[[[[[[[1]]]]]]]]}", 0, PEFT_E_FORMAT, "8 levels"},
-        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, PEFT_E_UNSUPPORTED, "9 dim"},
+        {"{\"a\":{\"dtype\":\"F32\",\"shape\":[1,1,1,1,1,1,1,1,1],\"data_offsets\":[0,4]}}", 4, PEFT_E_UNSUPPORTED,
+         "9 dim"},
     };
     for (size_t i = 0; i < PEFT_COUNT(FILES); i++) {
         size_t size = 0;
         uint8_t *file = make(FILES[i].header, FILES[i].data, &size);
         peft__tensors *tensors = NULL;
         const peft_status status = peft__safetensors_open_memory(ctx, "t", file, size, &tensors);
-        if (!CHECK(status == FILES[i].status) || (status < 0 && !CHECK(strstr(peft_context_error(ctx), FILES[i].part) != NULL)))
+        if (!CHECK(status == FILES[i].status) ||
+            (status < 0 && !CHECK(strstr(peft_context_error(ctx), FILES[i].part) != NULL)))
             fprintf(stderr, "    %s\n    %s: %s\n", FILES[i].header, peft_status_name(status), peft_context_error(ctx));
         CHECK((tensors != NULL) == (status == PEFT_OK));
         peft__tensors_unref(tensors);
@@ -81,7 +90,8 @@ static void test_hostile(peft_context *ctx) {
     static const uint64_t LENGTHS[] = {1, 100000001, UINT64_MAX, UINT64_MAX - 7, INT64_MAX, 1ull << 32};
     for (size_t i = 0; i < PEFT_COUNT(LENGTHS); i++) {
         peft__tensors *tensors = NULL;
-        CHECK_ERROR(ctx, peft__safetensors_open_memory(ctx, "t", &LENGTHS[i], 8, &tensors), PEFT_E_FORMAT, "the header says");
+        CHECK_ERROR(ctx, peft__safetensors_open_memory(ctx, "t", &LENGTHS[i], 8, &tensors), PEFT_E_FORMAT,
+                    "the header says");
     }
 }
 
@@ -246,7 +256,9 @@ static void drop(const char *folder, const char *name) {
     remove(path);
 }
 
-static void put_text(const char *folder, const char *name, const char *text) { put(folder, name, text, strlen(text)); }
+static void put_text(const char *folder, const char *name, const char *text) {
+    put(folder, name, text, strlen(text));
+}
 
 static void test_folder(peft_context *ctx) {
     char *folder = test_scratch("folder");
@@ -266,7 +278,8 @@ static void test_folder(peft_context *ctx) {
     peft__tensors_unref(tensors);
     put(folder, "y.safetensors", a, a_size);
     CHECK_ERROR(ctx, peft__tensors_open_folder(ctx, folder, &tensors), PEFT_E_FORMAT, "2 safetensors files");
-    put_text(folder, index, "{\"metadata\":{\"total_size\":1},\"weight_map\":{\"b\":\"shard-b\",\"a\":\"x.safetensors\"}}");
+    put_text(folder, index,
+             "{\"metadata\":{\"total_size\":1},\"weight_map\":{\"b\":\"shard-b\",\"a\":\"x.safetensors\"}}");
     CHECK_OK(ctx, peft__tensors_open_folder(ctx, folder, &tensors));
     CHECK(peft__tensors_count(tensors) == 2 && strcmp(peft__tensors_at(tensors, 0)->name, "b") == 0);
     peft__tensors_unref(tensors);
@@ -301,7 +314,8 @@ static void test_folder(peft_context *ctx) {
     peft__tensors_unref(tensors);
     CHECK(peft__tensors_find(second, "a")->data[0] == 0);
     peft__tensors_unref(second);
-    static const char *const NAMES[] = {"pytorch_model.bin", "shard-b", "x.safetensors", "y.safetensors", "model.safetensors"};
+    static const char *const NAMES[] = {"pytorch_model.bin", "shard-b", "x.safetensors", "y.safetensors",
+                                        "model.safetensors"};
     for (size_t i = 0; i < PEFT_COUNT(NAMES); i++) drop(folder, NAMES[i]);
     drop(folder, index);
     CHECK(rmdir(folder) == 0);

@@ -17,7 +17,9 @@ static inline peft_context *test_context(void) {
 }
 
 /* The context's bytes must be back where they were: nothing leaks, also on error paths. */
-static inline void test_context_end(peft_context *ctx) { peft_context_destroy(ctx); }
+static inline void test_context_end(peft_context *ctx) {
+    peft_context_destroy(ctx);
+}
 
 static inline uint64_t test_bytes(const peft_context *ctx) {
     uint64_t bytes = 0;
@@ -81,11 +83,11 @@ static inline uint8_t *test_exact(const void *data, size_t size) {
     return copy;
 }
 
-#define CHECK_ERROR(ctx, call, want, part)                                                                      \
-    do {                                                                                                        \
-        CHECK_STATUS(ctx, call, want);                                                                          \
-        if (!CHECK(strstr(peft_context_error(ctx), part) != NULL))                                              \
-            fprintf(stderr, "    \"%s\" is not in: %s\n", part, peft_context_error(ctx));                       \
+#define CHECK_ERROR(ctx, call, want, part)                                                                             \
+    do {                                                                                                               \
+        CHECK_STATUS(ctx, call, want);                                                                                 \
+        if (!CHECK(strstr(peft_context_error(ctx), part) != NULL))                                                     \
+            fprintf(stderr, "    \"%s\" is not in: %s\n", part, peft_context_error(ctx));                              \
     } while (0)
 
 #endif

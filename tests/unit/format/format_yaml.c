@@ -29,13 +29,15 @@ static void test_values(peft_context *ctx) {
     SAME("# only a comment\n", "{}");
     SAME("---\na: 1\n...\n", "{\"a\": 1}");
     SAME("a: 1\nb: -2\nc: +3\nd: 007\n", "{\"a\": 1, \"b\": -2, \"c\": 3, \"d\": 7}");
-    SAME("a: 1e-4\nb: 1.5\nc: .5\nd: 1.\ne: -1.E+2\nf: 2e5", "{\"a\": 0.0001, \"b\": 1.5, \"c\": 0.5, \"d\": 1.0, \"e\": -100.0, \"f\": 200000.0}");
+    SAME("a: 1e-4\nb: 1.5\nc: .5\nd: 1.\ne: -1.E+2\nf: 2e5",
+         "{\"a\": 0.0001, \"b\": 1.5, \"c\": 0.5, \"d\": 1.0, \"e\": -100.0, \"f\": 200000.0}");
     SAME("a: true\nb: false\nc: yes\nd: no\ne: True\nf: on\n",
          "{\"a\": true, \"b\": false, \"c\": \"yes\", \"d\": \"no\", \"e\": \"True\", \"f\": \"on\"}");
     SAME("a: null\nb: ~\nc:\nd: ''\n", "{\"a\": null, \"b\": null, \"c\": null, \"d\": \"\"}");
     SAME("a: '1'\nb: \"true\"\nc: \"x\\ty\\u00e9\"\n", "{\"a\": \"1\", \"b\": \"true\", \"c\": \"x\\ty\\u00e9\"}");
     SAME("a: 0x10\nb: 1_000\nc: 2024-01-01\nd: 1:30\ne: .inf\nf: 1.2.3\ng: 1e\nh: e5\ni: '-'\nj: +\nk: .\n",
-         "{\"a\": \"0x10\", \"b\": \"1_000\", \"c\": \"2024-01-01\", \"d\": \"1:30\", \"e\": \".inf\", \"f\": \"1.2.3\", "
+         "{\"a\": \"0x10\", \"b\": \"1_000\", \"c\": \"2024-01-01\", \"d\": \"1:30\", \"e\": \".inf\", \"f\": "
+         "\"1.2.3\", "
          "\"g\": \"1e\", \"h\": \"e5\", \"i\": \"-\", \"j\": \"+\", \"k\": \".\"}");
     SAME("a: 99999999999999999999\nb: 1e999\n", "{\"a\": 1e+20, \"b\": \"1e999\"}");
     SAME("a: {x: 1, y: [q_proj, v_proj]}\nb:\n  - 1\n  - k: v\n    l: w\n  - [2, {}]\n",
@@ -99,7 +101,8 @@ static void test_refused(peft_context *ctx) {
 }
 
 static void test_lines(peft_context *ctx) {
-    const char *text = "model: x\ntrain:\n  steps: 3\n\n  optimizer:\n    lr: 1\ndata:\n  files:\n    - a\n    - name: b\n      n: 1\n";
+    const char *text = "model: x\ntrain:\n  steps: 3\n\n  optimizer:\n    lr: 1\ndata:\n  files:\n    - a\n    - name: "
+                       "b\n      n: 1\n";
     json_t *json = NULL;
     peft__yaml_lines *lines = NULL;
     CHECK_OK(ctx, load(ctx, text, strlen(text), &json, &lines));
