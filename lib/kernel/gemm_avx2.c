@@ -3,3 +3,4 @@
 #include "kernel/gemv.inc"
 #include "kernel/low_rank.inc"
 #include "kernel/softmax_loss.inc"
+#include "kernel/widen.inc"

@@ -4,14 +4,20 @@
 enum { BLOCK_MAX = 256 };
 
 static void whole_blocks(uint32_t cpu, peft_dtype dtype, const uint8_t *blocks, int64_t count, float *out) {
+#if defined(__x86_64__)
+    if (cpu >= PEFT_CPU_AVX512 ? peft__widen_avx512(dtype, blocks, count, out)
+                               : cpu >= PEFT_CPU_AVX2 && peft__widen_avx2(dtype, blocks, count, out))
+        return;
+#endif
     (void)cpu;
-    if (dtype == PEFT_DTYPE_F32)
-        memcpy(out, blocks, (size_t)count * sizeof(float));
-    else
-        peft__dequantize(dtype, blocks, count, out);
+    peft__dequantize(dtype, blocks, count, out);
 }
 
 void peft__widen(uint32_t cpu, peft_dtype dtype, const uint8_t *row, int64_t first, int64_t count, float *out) {
+    if (dtype == PEFT_DTYPE_F32) {
+        memcpy(out, row + (size_t)first * sizeof(float), (size_t)count * sizeof(float));
+        return;
+    }
     const int64_t block = peft__dtype_block(dtype);
     const size_t bytes = peft__dtype_block_bytes(dtype);
     float part[BLOCK_MAX];

@@ -10,4 +10,8 @@
 /* Elements [first, first + count) of a stored row. */
 void peft__widen(uint32_t cpu, peft_dtype dtype, const uint8_t *row, int64_t first, int64_t count, float *out);
 
+/* ---- variants (widen.inc): whole blocks; false where there is none for the type */
+bool peft__widen_avx2(peft_dtype dtype, const uint8_t *blocks, int64_t count, float *out);
+bool peft__widen_avx512(peft_dtype dtype, const uint8_t *blocks, int64_t count, float *out);
+
 #endif
