@@ -229,6 +229,82 @@ static void check_killed(peft_context *ctx, peft_model *model) {
     CHECK(system(command) == 0);
 }
 
+/* ---- files of other releases, other bases ---- */
+
+static void rename_key(const char *key, char *out, size_t size) {
+    const char *tail = strstr(key, "layers."), *leaf = strstr(key, ".lora_A.weight");
+    if (leaf != NULL) snprintf(out, size, "base_model.model.language_model.%.*s.lora_A.default.weight", (int)(leaf - tail), tail);
+    else snprintf(out, size, "%s", tail); /* no prefix at all */
+}
+
+static void check_other_names(peft_context *ctx, peft_model *model) {
+    files f;
+    files_make(&f);
+    peft_adapter *adapter = NULL, *again = NULL;
+    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": false}", 0, &adapter));
+    CHECK_OK(ctx, peft_adapter_save(adapter, f.folder));
+    peft__tensor_out out[16];
+    char names[16][200];
+    memset(out, 0, sizeof out);
+    for (uint32_t i = 0; i < adapter->count; i++) {
+        rename_key(adapter->slots[i].key, names[i], sizeof names[i]);
+        out[i].name = names[i];
+        out[i].ndim = adapter->params[i].ndim;
+        memcpy(out[i].shape, adapter->params[i].shape, 2 * sizeof *out[i].shape);
+        out[i].data = adapter->params[i].data;
+    }
+    CHECK_OK(ctx, peft__safetensors_write(ctx, f.tensors, out, adapter->count, NULL, 0));
+    CHECK_OK(ctx, peft_adapter_load(ctx, model, f.folder, &again));
+    if (again != NULL) {
+        CHECK(strstr(peft_adapter_report(again), "8 tensors matched under the names of another") != NULL);
+        for (uint32_t i = 0; i < adapter->count; i++)
+            CHECK(memcmp(adapter->params[i].data, again->params[i].data, (size_t)adapter->params[i].elements * sizeof(float)) == 0);
+    }
+    peft_adapter_destroy(again);
+    snprintf(names[1], sizeof names[1], "layers.0.self_attn.q_proj.lora_A.weight"); /* the same tensor under two names */
+    memcpy(out[1].shape, out[0].shape, sizeof out[0].shape);
+    out[1].data = out[0].data;
+    CHECK_OK(ctx, peft__safetensors_write(ctx, f.tensors, out, adapter->count, NULL, 0));
+    refuse_load(ctx, model, &f, PEFT_E_MISMATCH, "two tensors");
+    peft_adapter_destroy(adapter);
+    files_drop(&f);
+}
+
+static void keep_log(void *user, int32_t level, const char *line) {
+    char *text = user;
+    if (level <= PEFT_LOG_WARNING && strlen(text) + strlen(line) < 4000) strcat(text, line);
+}
+
+static void check_other_base(void) {
+    char log[4096] = "";
+    peft_context_options options;
+    peft_context_options_init(&options);
+    options.log = keep_log;
+    options.log_user = log;
+    peft_context *ctx = NULL;
+    CHECK_OK(NULL, peft_context_create(&options, &ctx));
+    peft_model *model = load_model(ctx, "llama-gqa"), *merged = NULL;
+    files f;
+    files_make(&f);
+    peft_adapter *adapter = NULL, *same = NULL, *other = NULL;
+    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": false, \"lora_alfa\": 3}", 0, &adapter));
+    CHECK(strstr(log, "lora_alfa") != NULL && strstr(log, "\"lora_alpha\"") != NULL);
+    log[0] = 0;
+    CHECK_OK(ctx, peft_adapter_save(adapter, f.folder));
+    CHECK_OK(ctx, peft_adapter_load(ctx, model, f.folder, &same));
+    if (!CHECK(log[0] == 0)) fprintf(stderr, "    %s\n", log);
+    CHECK_OK(ctx, peft_model_merge(ctx, model, &adapter, 1, &merged)); /* equal shapes, other weights */
+    CHECK_OK(ctx, peft_adapter_load(ctx, merged, f.folder, &other));
+    CHECK(strstr(log, "other weights") != NULL);
+    peft_adapter_destroy(adapter);
+    peft_adapter_destroy(same);
+    peft_adapter_destroy(other);
+    peft_model_destroy(merged);
+    peft_model_destroy(model);
+    peft_context_destroy(ctx);
+    files_drop(&f);
+}
+
 static void check_small(peft_context *ctx, peft_model *model) {
     peft_adapter *lora = NULL, *full = NULL;
     CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"loraplus_lr_ratio\": 16, \"use_lora_fa\": true}", 0, &lora));
@@ -261,6 +337,8 @@ int main(void) {
         check_rules(ctx, model);
         check_folders(ctx, model, other);
         check_killed(ctx, model);
+        check_other_names(ctx, model);
+        check_other_base();
         check_small(ctx, model);
     }
     peft_model_destroy(model);
