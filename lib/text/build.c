@@ -72,7 +72,7 @@ static peft_status set_token(peft_context *ctx, peft_tokenizer *t, int64_t id, c
         t->tokens = tokens;
         t->size = (size_t)id + 1;
     }
-    t->tokens[id] = (peft__token_text){text, (uint32_t)length, special};
+    t->tokens[id] = (peft__token_text){text, text, (uint32_t)length, (uint32_t)length, special};
     return PEFT_OK;
 }
 
@@ -174,13 +174,21 @@ static peft_status normalized_content(peft_context *ctx, peft_tokenizer *t, cons
         status = peft__normalize(&encoder, &t->normalizers[i]);
     if (status == PEFT_OK && encoder.now.length > PEFT__TRIE_STRING_LIMIT)
         status = peft__fail(ctx, PEFT_E_FORMAT, "an added token of %zu bytes is too long", encoder.now.length);
-    if (status == PEFT_OK && encoder.now.length > 0 &&
-        !peft__trie_put(trie, encoder.now.data, encoder.now.length, index))
-        status = peft__tokenizer_nomem(ctx);
+    if (status == PEFT_OK && encoder.now.length > 0) {
+        peft__token_text *token = &t->tokens[added->id];
+        const char *shown = peft__arena_strndup(&t->arena, encoder.now.data, encoder.now.length);
+        if (shown != NULL && peft__trie_put(trie, encoder.now.data, encoder.now.length, index)) {
+            token->shown = shown;
+            token->shown_length = (uint32_t)encoder.now.length;
+        } else {
+            status = peft__tokenizer_nomem(ctx);
+        }
+    }
     peft__pieces_free(&encoder.now);
     peft__pieces_free(&encoder.next);
     peft__matcher_free(&encoder.matcher);
     peft__chars_free(&encoder.chars);
+    peft__buffer_free(&encoder.bytes);
     return status;
 }
 

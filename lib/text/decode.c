@@ -281,7 +281,7 @@ static peft_status decode_rows(peft__encoder *encoder, const int32_t *ids, int64
                               ids[i], (long long)i, tokenizer->size);
         const peft__token_text *token = &tokenizer->tokens[ids[i]];
         if (skip_special && token->special) continue;
-        put(in, token->text, token->length);
+        put(in, token->shown, token->shown_length);
         close(in);
     }
     for (size_t i = 0; i < tokenizer->decoder_count && !in->failed; i++) {

@@ -77,12 +77,17 @@ static peft_status normal_form(peft__encoder *encoder, peft__form form, size_t f
         }
         if (!peft__normal_form(now->data + at, end - at, form, &encoder->chars))
             return peft__fail_nomem(encoder->ctx, end - at, "a normal form");
-        uint32_t begin = now->begin[at], stop = now->end[end - 1];
+        peft__buffer_clear(&encoder->bytes);
         for (size_t i = 0; i < encoder->chars.count; i++) {
             char utf8[4];
-            const size_t n = peft__utf8_encode((uint32_t)encoder->chars.data[i], utf8);
-            peft__pieces_put(&encoder->next, utf8, n, begin, stop);
+            peft__buffer_put(&encoder->bytes, utf8, peft__utf8_encode((uint32_t)encoder->chars.data[i], utf8));
         }
+        if (encoder->bytes.failed) return peft__fail_nomem(encoder->ctx, end - at, "a normal form");
+        const size_t length = encoder->bytes.length;
+        if (length == end - at && memcmp(encoder->bytes.data, now->data + at, length) == 0)
+            peft__pieces_copy(&encoder->next, now, at, end); /* what did not change keeps the origin of every byte */
+        else
+            peft__pieces_put(&encoder->next, encoder->bytes.data, length, now->begin[at], now->end[end - 1]);
         at = end;
     }
     return PEFT_OK;
@@ -169,8 +174,11 @@ static const char *charsmap_find(const peft__normalizer *normalizer, const char 
     return NULL;
 }
 
+/* What a map deletes at the start of a piece counts as part of what follows, so that the piece still begins where it
+ * began (a Metaspace with prepend_scheme "first" asks for that). */
 static void precompiled(peft__encoder *encoder, const peft__normalizer *normalizer, size_t from, size_t to) {
     const peft__pieces *now = &encoder->now;
+    const size_t start = encoder->next.length;
     for (size_t at = from; at < to;) {
         size_t bytes;
         uint32_t c = peft__char_at(now->data + at, to - at, &bytes);
@@ -196,6 +204,11 @@ static void precompiled(peft__encoder *encoder, const peft__normalizer *normaliz
                 peft__pieces_copy(&encoder->next, now, at, at + bytes);
             at += bytes;
         }
+    }
+    if (encoder->next.length > start && !encoder->next.failed) {
+        size_t bytes;
+        peft__char_at(encoder->next.data + start, encoder->next.length - start, &bytes);
+        for (size_t i = 0; i < bytes; i++) encoder->next.begin[start + i] = now->begin[from];
     }
 }
 

@@ -276,9 +276,10 @@ typedef struct peft__decoder {
 /* ---- the tokenizer --------------------------------------------------------------------------------------------------------- */
 
 typedef struct peft__token_text {
-    const char *text; /* NULL: hole */
-    uint32_t length;
-    uint32_t special;
+    const char *text;  /* NULL: hole */
+    const char *shown; /* what decoding starts from: of added tokens the normalised form, as the reference has it */
+    uint32_t length, shown_length;
+    bool special;
 } peft__token_text;
 
 enum { PEFT__TOKEN_LIMIT = 1 << 22, PEFT__SPECIAL_KINDS = 7 };

@@ -16,7 +16,9 @@ pcre2_general_context *peft__regex_memory(peft__mem *mem) {
 
 /* White_Space exactly: PCRE2's \s has one character more. Written for use inside [ ]. */
 #define SPACES "\\t-\\r \\x85\\xA0\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
-#define WORDS "\\p{L}\\p{M}\\p{Nd}\\p{Pc}"
+/* What Oniguruma's \w holds. */
+#define WORDS                                                                                                          \
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\xB2\\xB3\\xB9\\xBC-\\xBE\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
 
 static peft_status translate(peft_context *ctx, const char *pattern, size_t length, peft__buffer *out) {
     bool in_class = false;

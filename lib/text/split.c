@@ -61,7 +61,7 @@ static peft_status by_pattern(peft__encoder *encoder, const peft__pattern *patte
     const char *text = encoder->now.data + piece->from;
     const size_t length = piece->to - piece->from, base = piece->from;
     cutter cut = {.out = &encoder->next, .behavior = behavior};
-    size_t done = 0, start = 0;
+    size_t done = 0, start = 0, last = SIZE_MAX; /* last: end of the match before */
     while (start < length) {
         bool found;
         size_t a, b;
@@ -73,7 +73,9 @@ static peft_status by_pattern(peft__encoder *encoder, const peft__pattern *patte
             size_t bytes;
             peft__char_at(text + a, length - a, &bytes);
             start = a + bytes;
+            if (a == last) continue; /* none right after a match */
         }
+        last = b;
         if (a > done) range(&cut, base + done, base + a, invert);
         range(&cut, base + a, base + b, !invert);
         done = b;
