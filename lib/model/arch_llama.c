@@ -1,24 +1,6 @@
 /* arch_llama.c: Llama and its closest relatives as variants of the decoder. */
 #include "model/arch_table.h"
-#include "model/decoder.h"
-
-/* configure() and config_from_gguf() of one variant, and its row. */
-#define DECODER(id, model_type_text, gguf_text)                                                                        \
-    static peft_status configure_##id(peft_context *ctx, peft_model *model) {                                          \
-        return peft__decoder_configure(ctx, model, &id);                                                               \
-    }                                                                                                                  \
-    static peft_status config_##id(peft_context *ctx, const void *gguf, json_t *config) {                              \
-        return peft__decoder_config_from_gguf(ctx, gguf, config, &id);                                                 \
-    }                                                                                                                  \
-    const peft__arch peft__arch_##id = {.model_type = model_type_text,                                                 \
-                                        .gguf_arch = gguf_text,                                                        \
-                                        .base_prefix = "model.",                                                       \
-                                        .default_task = PEFT_TASK_CAUSAL_LM,                                           \
-                                        .config_from_gguf = config_##id,                                               \
-                                        .configure = configure_##id,                                                   \
-                                        .gguf_name = peft__decoder_gguf_name,                                          \
-                                        .build = peft__decoder_build,                                                  \
-                                        .build_head = peft__decoder_build_head}
+#include "model/decoder_row.h"
 
 static const peft__decoder_variant llama = {.class_prefix = "Llama",
                                             .gguf_arch = "llama",
@@ -26,7 +8,7 @@ static const peft__decoder_variant llama = {.class_prefix = "Llama",
                                             .rope_theta = 10000,
                                             .max_positions = 2048,
                                             .hidden_act = "silu"};
-DECODER(llama, "llama", "llama");
+PEFT__DECODER_ROW(llama, "llama", "llama");
 
 /* GGUF files of Mistral say llama. */
 static const peft__decoder_variant mistral = {.class_prefix = "Mistral",
@@ -37,7 +19,7 @@ static const peft__decoder_variant mistral = {.class_prefix = "Mistral",
                                               .num_key_value_heads = 8,
                                               .sliding_window = 4096,
                                               .hidden_act = "silu"};
-DECODER(mistral, "mistral", NULL);
+PEFT__DECODER_ROW(mistral, "mistral", NULL);
 
 static const peft__decoder_variant qwen2 = {.class_prefix = "Qwen2",
                                             .gguf_arch = "qwen2",
@@ -47,7 +29,7 @@ static const peft__decoder_variant qwen2 = {.class_prefix = "Qwen2",
                                             .num_key_value_heads = 32,
                                             .sliding_window = 4096,
                                             .hidden_act = "silu"};
-DECODER(qwen2, "qwen2", "qwen2");
+PEFT__DECODER_ROW(qwen2, "qwen2", "qwen2");
 
 static const peft__decoder_variant qwen3 = {
     .class_prefix = "Qwen3",
@@ -59,7 +41,7 @@ static const peft__decoder_variant qwen3 = {
     .num_key_value_heads = 32,
     .sliding_window = 4096,
     .hidden_act = "silu"};
-DECODER(qwen3, "qwen3", "qwen3");
+PEFT__DECODER_ROW(qwen3, "qwen3", "qwen3");
 
 static const peft__decoder_variant smollm3 = {
     .class_prefix = "SmolLM3",
@@ -71,4 +53,4 @@ static const peft__decoder_variant smollm3 = {
     .num_key_value_heads = 4,
     .hidden_act = "silu",
     .tie_word_embeddings = true};
-DECODER(smollm3, "smollm3", "smollm3");
+PEFT__DECODER_ROW(smollm3, "smollm3", "smollm3");

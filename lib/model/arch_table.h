@@ -5,5 +5,6 @@
 #include "model/model.h"
 
 extern const peft__arch peft__arch_llama, peft__arch_mistral, peft__arch_qwen2, peft__arch_qwen3, peft__arch_smollm3;
+extern const peft__arch peft__arch_gemma, peft__arch_gemma2, peft__arch_phi3;
 
 #endif

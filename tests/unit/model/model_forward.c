@@ -156,7 +156,16 @@ int main(int argc, char **argv) {
     static const char *const carried[][2] = {{"llama-gqa", "llama-gqa"},
                                              {"qwen2", "qwen2"},
                                              {"llama-gqa.Q4_1.gguf", "llama-gqa.Q4_1"},
-                                             {"qwen2.Q5_1.gguf", "qwen2.Q5_1"}};
+                                             {"qwen2.Q5_1.gguf", "qwen2.Q5_1"},
+                                             {"tiny/llama-biases", "tiny/llama-biases"},
+                                             {"tiny/llama-llama3", "tiny/llama-llama3"},
+                                             {"tiny/llama-dynamic", "tiny/llama-dynamic"},
+                                             {"tiny/qwen2-window", "tiny/qwen2-window"},
+                                             {"tiny/qwen3-bias", "tiny/qwen3-bias"},
+                                             {"tiny/smollm3", "tiny/smollm3"},
+                                             {"tiny/gemma", "tiny/gemma"},
+                                             {"tiny/gemma2", "tiny/gemma2"},
+                                             {"tiny/phi3", "tiny/phi3"}};
     for (size_t i = 0; argc == 1 && data != NULL && i < sizeof carried / sizeof *carried; i++) {
         char model[512], expected[512];
         snprintf(model, sizeof model, "%s/models/%s", data, carried[i][0]);
