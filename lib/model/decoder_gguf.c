@@ -205,6 +205,21 @@ static peft_status copy_head_dim(const reader *r, int64_t *out) {
     return put(r, r->config, "head_dim", json_integer(*out));
 }
 
+/* Gemma 2. Files without attention.scale mean the head size, but for the 27B model, known by its 46 layers, the width over
+ * the heads. */
+static peft_status copy_caps(const reader *r, int64_t head_dim) {
+    char full[KEY_BYTES];
+    double scale = 0, query = (double)head_dim;
+    PEFT_TRY(copy_float(r, "attn_logit_softcapping", "attn_logit_softcapping", 50));
+    PEFT_TRY(copy_float(r, "final_logit_softcapping", "final_logit_softcapping", 30));
+    PEFT_TRY(peft__gguf_get_float(r->gguf, key_of(r, "attention.scale", full), 0, &scale));
+    if (json_integer_value(json_object_get(r->config, "num_hidden_layers")) == 46)
+        query = (double)json_integer_value(json_object_get(r->config, "hidden_size")) /
+                (double)json_integer_value(json_object_get(r->config, "num_attention_heads"));
+    if (scale > 0) query = tidy((double)(float)(1 / (scale * scale)));
+    return put(r, r->config, "query_pre_attn_scalar", json_real(query));
+}
+
 peft_status peft__decoder_config_from_gguf(peft_context *ctx, const void *gguf, json_t *config,
                                            const peft__decoder_variant *variant) {
     const reader r = {ctx, gguf, config, variant->gguf_arch};
@@ -223,11 +238,7 @@ peft_status peft__decoder_config_from_gguf(peft_context *ctx, const void *gguf, 
     PEFT_TRY(copy_rope(&r, head_dim));
     PEFT_TRY(copy_vocabulary(&r));
     PEFT_TRY(copy_token_ids(&r));
-    if ((variant->flags & PEFT__DECODER_POST_NORMS) != 0) {
-        PEFT_TRY(copy_float(&r, "attn_logit_softcapping", "attn_logit_softcapping", 50));
-        PEFT_TRY(copy_float(&r, "final_logit_softcapping", "final_logit_softcapping", 30));
-        PEFT_TRY(put(&r, config, "query_pre_attn_scalar", json_integer(head_dim)));
-    }
+    if ((variant->flags & PEFT__DECODER_POST_NORMS) != 0) PEFT_TRY(copy_caps(&r, head_dim));
     const uint32_t slides = PEFT__DECODER_WINDOW | PEFT__DECODER_POST_NORMS;
     if ((variant->flags & slides) != 0) PEFT_TRY(copy_int(&r, "attention.sliding_window", "sliding_window", 0));
     PEFT_TRY(put(&r, config, "hidden_act", json_string(variant->hidden_act)));

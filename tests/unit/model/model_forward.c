@@ -165,7 +165,13 @@ int main(int argc, char **argv) {
                                              {"tiny/smollm3", "tiny/smollm3"},
                                              {"tiny/gemma", "tiny/gemma"},
                                              {"tiny/gemma2", "tiny/gemma2"},
-                                             {"tiny/phi3", "tiny/phi3"}};
+                                             {"tiny/phi3", "tiny/phi3"},
+                                             {"tiny/llama-biases.gguf", "tiny/llama-biases"},
+                                             {"tiny/llama-llama3.gguf", "tiny/llama-llama3"},
+                                             {"tiny/qwen3-bias.gguf", "tiny/qwen3-bias"},
+                                             {"tiny/gemma.gguf", "tiny/gemma"},
+                                             {"tiny/gemma2.gguf", "tiny/gemma2"},
+                                             {"tiny/phi3.gguf", "tiny/phi3"}};
     for (size_t i = 0; argc == 1 && data != NULL && i < sizeof carried / sizeof *carried; i++) {
         char model[512], expected[512];
         snprintf(model, sizeof model, "%s/models/%s", data, carried[i][0]);
