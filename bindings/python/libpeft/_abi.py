@@ -213,6 +213,7 @@ PROTOTYPES = {
     "peft_dataset_position": (None, [handle, P(u64), P(u64)]),
     "peft_dataset_seek": (status, [handle, u64, u64]),
     "peft_dataset_report": (text, [handle]),
+    "peft_dataset_chat_template": (text, [handle]),
     "peft_dataset_preview": (status, [handle, i64, c.c_char_p, u64, P(u64)]),
     "peft_tokenizer_open": (status, [handle, text, P(handle)]),
     "peft_tokenizer_open_memory": (status, [handle, c.c_void_p, size, P(handle)]),

@@ -55,7 +55,7 @@ def call(context, name, *arguments):
         return check(context, getattr(lib, name)(*arguments))
 
 
-def new_struct(kind, init=None, **values):
+def new_struct(kind, init=None, /, **values):
     """A structure with the library's defaults and some fields changed; unknown names are an error."""
     struct = kind()
     if init is None:

@@ -114,6 +114,12 @@ class Dataset(Handle):
     def report(self):
         return decode(lib.peft_dataset_report(self.handle))
 
+    @property
+    def chat_template(self):
+        """Name of the chat format in use, or None."""
+        found = lib.peft_dataset_chat_template(self.handle)
+        return None if found is None else decode(found)
+
     def tokens(self):
         """All tokens, those that are learnt, and the longest example."""
         values = [ctypes.c_int64() for _ in range(3)]
