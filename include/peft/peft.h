@@ -10,6 +10,7 @@
 #include "peft/dataset.h"
 #include "peft/model.h"
 #include "peft/optimizer.h"
+#include "peft/recipe.h"
 #include "peft/session.h"
 #include "peft/status.h"
 #include "peft/tensor.h"
