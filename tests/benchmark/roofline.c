@@ -1,0 +1,237 @@
+/* roofline: the multiply-add peak of this machine, and what share of it our products reach, shape by shape.
+ *
+ *   roofline [threads [cpu [best]]]   1 thread; PEFT_CPU_* number; rates are medians of at least 15 runs through the graph's
+ *                                     executor, or with `best` of the fastest run (on a machine with other work to do)
+ *
+ * The peak is measured with the widest vectors that a context would use, in registers only, on every thread at once.
+ * Shapes are tokens x outputs x inputs. fwd: y = x W^T; dx = dy W; dw = dy^T x (of a trained W, floats).
+ */
+#include <math.h>
+#include <stdio.h>
+#include <stdlib.h>
+
+#include "base/base.h"
+#include "graph/ops.h"
+#if defined(__x86_64__)
+#include <immintrin.h>
+#endif
+
+static peft_context *ctx;
+static peft__rng rng;
+static bool best;
+
+/* ---- the peak ---------------------------------------------------------------------------------------------------- */
+
+enum { PEAK_STEPS = 2000000 };
+
+#if defined(__x86_64__)
+#define HOLD(v) __asm__ volatile("" : "+v"(v))
+__attribute__((target("avx512f"))) static double peak_avx512(void) {
+    const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
+    __m512 s0 = b, s1 = b, s2 = b, s3 = b, s4 = b, s5 = b, s6 = b, s7 = b, s8 = b, s9 = b, s10 = b, s11 = b;
+    for (int i = 0; i < PEAK_STEPS; i++) {
+#define STEP(s) s = _mm512_fmadd_ps(s, a, b); HOLD(s)
+        STEP(s0); STEP(s1); STEP(s2); STEP(s3); STEP(s4); STEP(s5); STEP(s6); STEP(s7); STEP(s8); STEP(s9); STEP(s10); STEP(s11);
+#undef STEP
+    }
+    return 2.0 * 12.0 * 16.0 * PEAK_STEPS;
+}
+__attribute__((target("avx2,fma"))) static double peak_avx2(void) {
+    const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
+    __m256 s0 = b, s1 = b, s2 = b, s3 = b, s4 = b, s5 = b, s6 = b, s7 = b, s8 = b, s9 = b, s10 = b, s11 = b;
+    for (int i = 0; i < PEAK_STEPS; i++) {
+#define STEP(s) s = _mm256_fmadd_ps(s, a, b); __asm__ volatile("" : "+x"(s))
+        STEP(s0); STEP(s1); STEP(s2); STEP(s3); STEP(s4); STEP(s5); STEP(s6); STEP(s7); STEP(s8); STEP(s9); STEP(s10); STEP(s11);
+#undef STEP
+    }
+    return 2.0 * 12.0 * 8.0 * PEAK_STEPS;
+}
+#endif
+
+static double peak_generic(void) {
+    typedef float vec __attribute__((vector_size(16)));
+    const vec a = {0.999f, 0.999f, 0.999f, 0.999f}, b = {1e-3f, 1e-3f, 1e-3f, 1e-3f};
+    vec s[8];
+    for (int j = 0; j < 8; j++)
+        s[j] = b;
+    for (int i = 0; i < PEAK_STEPS; i++)
+        for (int j = 0; j < 8; j++)
+            s[j] = s[j] * a + b;
+    volatile float sink = 0.0f;
+    for (int j = 0; j < 8; j++)
+        sink = sink + s[j][0];
+    return 2.0 * 8.0 * 4.0 * PEAK_STEPS;
+}
+
+static void peak_tile(void *argument, uint32_t tile, uint32_t lane) {
+    (void)lane;
+    double *flops = argument;
+#if defined(__x86_64__)
+    flops[tile] = ctx->cpu >= PEFT_CPU_AVX512 ? peak_avx512() : ctx->cpu >= PEFT_CPU_AVX2 ? peak_avx2() : peak_generic();
+#else
+    flops[tile] = peak_generic();
+#endif
+}
+
+static double peak(uint32_t threads) {
+    double top = 0.0, flops[64];
+    if (threads > 64) threads = 64;
+    for (int round = 0; round < 20; round++) {
+        const uint64_t start = peft__clock_us();
+        peft__pool_run(ctx->pool, threads, peak_tile, flops);
+        const double rate = flops[0] * threads / 1e3 / (double)(peft__clock_us() - start);
+        if (rate > top) top = rate;
+    }
+    return top;
+}
+
+/* ---- products ------------------------------------------------------------------------------------------------------ */
+
+static void *memory(size_t bytes) {
+    void *p = peft__alloc(ctx->mem, bytes);
+    if (p == NULL) exit(1);
+    return p;
+}
+
+static float *numbers(int64_t count) {
+    float *x = memory((size_t)count * sizeof(float));
+    for (int64_t i = 0; i < count; i++)
+        x[i] = peft__rng_uniform(&rng) - 0.5f;
+    return x;
+}
+
+static void check(peft_status status) {
+    if (status < 0) {
+        fprintf(stderr, "%s\n", peft_context_error(ctx));
+        exit(1);
+    }
+}
+
+static int ascending(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+typedef struct rates {
+    double forward, backward; /* seconds */
+} rates;
+
+static rates measure(peft__graph *graph) {
+    enum { MOST = 200 };
+    double forward[MOST], backward[MOST];
+    check(peft__graph_plan(graph, true));
+    check(peft__graph_allocate(graph));
+    const int32_t offsets[] = {0, 1}, ids[] = {0};
+    peft_batch batch;
+    peft_batch_init(&batch);
+    batch.rows = batch.sequences = 1;
+    batch.offsets = offsets;
+    batch.input_ids = ids;
+    check(peft__graph_bind(graph, &batch));
+    peft__graph_zero_grad(graph);
+    const peft__run_options options = {.training = true, .deadline_us = UINT64_MAX};
+    const peft__plan_info *info = peft__graph_plan_info(graph);
+    int count = 0;
+    for (uint64_t start = peft__clock_us(); count < MOST && (count < 15 || peft__clock_us() - start < 400000); count++) {
+        peft__cursor cursor = {0};
+        const uint64_t t0 = peft__clock_us();
+        check(peft__graph_run(graph, &cursor, info->forward_steps, &options));
+        const uint64_t t1 = peft__clock_us();
+        check(peft__graph_run(graph, &cursor, info->steps, &options));
+        forward[count] = (double)(t1 - t0);
+        backward[count] = (double)(peft__clock_us() - t1);
+    }
+    qsort(forward, (size_t)count, sizeof *forward, ascending);
+    qsort(backward, (size_t)count, sizeof *backward, ascending);
+    const int which = best ? 0 : count / 2;
+    return (rates){forward[which] * 1e-6, backward[which] * 1e-6};
+}
+
+static peft__value *leaf(peft__graph *graph, int64_t rows, int64_t cols, bool trained, float *data) {
+    static peft__param params[512];
+    static int used;
+    peft__param *p = &params[used++ % 512];
+    *p = (peft__param){.name = "leaf", .ndim = 2, .flags = trained ? 0 : PEFT__PARAM_FROZEN, .shape = {rows, cols}, .elements = rows * cols, .data = data, .lr_scale = 1.0f};
+    return peft__value_param(graph, p);
+}
+
+static peft__graph *start(void) {
+    const peft__capacity capacity = {.rows = 1, .sequences = 1, .labels = 1};
+    peft__graph *graph = NULL;
+    check(peft__graph_create(ctx, &capacity, &graph));
+    return graph;
+}
+
+static void differentiate(peft__graph *graph, peft__value *y) {
+    peft__value_output(graph, y);
+    peft__graph_seed_grad(graph, y);
+}
+
+static void product(int64_t n, int64_t out, int64_t in, double top) {
+    static const peft_dtype types[] = {PEFT_DTYPE_F32, PEFT_DTYPE_BF16, PEFT_DTYPE_Q4_1, PEFT_DTYPE_Q8_0};
+    float *x = numbers(n * in), *w = numbers(out * in);
+    const double flops = 2e-9 * (double)n * (double)out * (double)in;
+    printf("%6d %6d %6d", (int)n, (int)out, (int)in);
+    for (size_t t = 0; t < PEFT_COUNT(types); t++) {
+        size_t stride = 0;
+        if (!peft__dtype_row_bytes(types[t], in, &stride)) continue;
+        uint8_t *data = memory(stride * (size_t)out);
+        for (int64_t r = 0; r < out; r++)
+            check(peft__quantize(ctx, types[t], w + r * in, in, data + (size_t)r * stride));
+        peft__graph *graph = start();
+        const peft__weight weight = {{data, types[t], 0, out, in, stride, false}, NULL};
+        peft__value *y = peft__op_linear(graph, leaf(graph, n, in, true, x), weight, (peft__vector){NULL, NULL}, NULL);
+        differentiate(graph, y);
+        const rates r = measure(graph);
+        printf("  %s %4.0f %3.0f%% %4.0f %3.0f%%", peft_dtype_name(types[t]), flops / r.forward, 100.0 * flops / r.forward / top, flops / r.backward,
+               100.0 * flops / r.backward / top);
+        peft__graph_destroy(graph);
+        peft__free(ctx->mem, data);
+    }
+    peft__graph *graph = start();
+    const peft__weight weight = {{NULL, PEFT_DTYPE_F32, 0, out, in, 0, false}, leaf(graph, out, in, true, w)};
+    differentiate(graph, peft__op_linear(graph, leaf(graph, n, in, false, x), weight, (peft__vector){NULL, NULL}, NULL));
+    const rates r = measure(graph);
+    printf("  dw %4.0f %3.0f%%\n", flops / r.backward, 100.0 * flops / r.backward / top);
+    fflush(stdout);
+    peft__graph_destroy(graph);
+    peft__free(ctx->mem, x);
+    peft__free(ctx->mem, w);
+}
+
+static void adapter(int64_t n, int64_t out, int64_t in, int64_t rank, double top) {
+    float *x = numbers(n * in), *y = numbers(n * out), *a = numbers(rank * in), *b = numbers(out * rank);
+    peft__graph *graph = start();
+    peft__value *sum = peft__op_low_rank(graph, leaf(graph, n, in, true, x), peft__op_scale(graph, leaf(graph, n, out, false, y), 1.0f),
+                                         leaf(graph, rank, in, true, a), leaf(graph, out, rank, true, b), 2.0f, -1);
+    differentiate(graph, sum);
+    const rates r = measure(graph);
+    const double flops = 2e-9 * (double)(n * rank) * (double)(in + out);
+    printf("%6d %6d %6d rank %3d  forward %5.1f (%2.0f%%)  backward %5.1f (%2.0f%%)\n", (int)n, (int)out, (int)in, (int)rank, flops / r.forward,
+           100.0 * flops / r.forward / top, 2.0 * flops / r.backward, 200.0 * flops / r.backward / top);
+    peft__graph_destroy(graph);
+    peft__free(ctx->mem, x), peft__free(ctx->mem, y), peft__free(ctx->mem, a), peft__free(ctx->mem, b);
+}
+
+int main(int argc, char **argv) {
+    peft_context_options options;
+    peft_context_options_init(&options);
+    options.threads = argc > 1 ? (uint32_t)strtoul(argv[1], NULL, 10) : 1;
+    if (argc > 2) options.cpu_features = (uint32_t)strtoul(argv[2], NULL, 10);
+    best = argc > 3;
+    if (peft_context_create(&options, &ctx) != PEFT_OK) return 1;
+    rng = peft__rng_make(1, 1);
+    static const char *const names[] = {"generic", "AVX2", "AVX-512"};
+    const double top = peak(options.threads);
+    printf("%s, %u thread(s): peak %.0f GF/s\n", names[ctx->cpu], options.threads, top);
+    printf("tokens    out     in  type  fwd  %%   dx   %%\n");
+    static const int64_t shapes[][3] = {{1, 576, 576}, {4, 576, 576}, {16, 576, 576}, {32, 576, 576}, {64, 576, 576}, {128, 576, 576}, {128, 1536, 576},
+                                        {512, 192, 576}, {512, 576, 576}, {512, 1536, 576}, {512, 576, 1536}, {512, 2048, 2048}, {2048, 576, 576}};
+    for (size_t i = 0; i < PEFT_COUNT(shapes); i++)
+        product(shapes[i][0], shapes[i][1], shapes[i][2], top);
+    static const int64_t ranks[] = {1, 4, 8, 16, 64};
+    for (size_t i = 0; i < PEFT_COUNT(ranks); i++)
+        adapter(512, 576, 576, ranks[i], top);
+    peft_context_destroy(ctx);
+    return 0;
+}
