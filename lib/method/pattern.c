@@ -49,6 +49,7 @@ static peft_status compile(peft_context *ctx, const char *where, const char *tex
     const uint32_t flags = PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_NEVER_BACKSLASH_C;
     regex->code = pcre2_compile((PCRE2_SPTR)text, strlen(text), flags, &code, &offset, settings);
     pcre2_compile_context_free(settings);
+    if (regex->code == NULL && code == PCRE2_ERROR_HEAP_FAILED) return peft__fail_nomem(ctx, strlen(text), "a regular expression");
     if (regex->code == NULL) {
         char reason[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)reason, sizeof reason);
@@ -64,15 +65,13 @@ peft_status peft__pattern_compile(peft_context *ctx, const char *where, const ch
         return peft__fail(ctx, PEFT_E_LIMIT, "%s: a regular expression of %zu bytes, at most %d are accepted", where, strlen(pattern),
                           PATTERN_LIMIT);
     peft__pattern *regex = peft__alloc_zero(ctx->mem, sizeof *regex);
+    if (regex == NULL) return peft__fail_nomem(ctx, sizeof *regex, "a regular expression");
+    regex->mem = ctx->mem;
+    regex->where = where;
     char *text = prefix[0] == 0 ? peft__strdup(ctx->mem, pattern) : peft__strfmt(ctx->mem, "%s(%s)", prefix, pattern);
     peft_status status = PEFT_OK;
-    if (regex == NULL || text == NULL) {
-        status = peft__fail_nomem(ctx, sizeof *regex + strlen(pattern), "a regular expression");
-    } else {
-        regex->mem = ctx->mem;
-        regex->where = where;
-        status = compile(ctx, where, text, regex);
-    }
+    if (text == NULL) status = peft__fail_nomem(ctx, strlen(pattern), "a regular expression");
+    else status = compile(ctx, where, text, regex);
     peft__free(ctx->mem, text);
     if (status < 0) {
         peft__pattern_free(regex);
