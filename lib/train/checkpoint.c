@@ -34,15 +34,15 @@ static peft_status fail_errno(peft_context *ctx, const char *path, const char *w
     return peft__fail(ctx, PEFT_E_IO, "%s: %s: %s", path, what, peft__errno_text(errno, text, sizeof text));
 }
 
-/* Removes our files and the folder if nothing else is in it. */
-static void remove_folder(peft_context *ctx, const char *folder) {
+/* Removes our files and the folder if nothing else is in it. Takes no memory: it must work when there is none. */
+static void remove_folder(const char *folder) {
     const int saved = errno;
-    for (int file = 0; file < FILE_COUNT; file++) {
-        char *path = path_of(ctx, folder, file);
-        if (path != NULL) (void)unlink(path);
-        peft__free(ctx->mem, path);
+    const int fd = open(folder, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+    if (fd >= 0) {
+        for (int file = 0; file < FILE_COUNT; file++) (void)unlinkat(fd, file_names[file], 0);
+        (void)close(fd);
+        (void)rmdir(folder);
     }
-    (void)rmdir(folder);
     errno = saved;
 }
 
@@ -91,7 +91,7 @@ static peft_status exchange(peft_context *ctx, const char *fresh, const char *fo
 #ifdef RENAME_EXCHANGE
     if (renameat2(AT_FDCWD, fresh, AT_FDCWD, folder, RENAME_EXCHANGE) == 0) {
         flush_parent(folder);
-        remove_folder(ctx, fresh);
+        remove_folder(fresh);
         return PEFT_OK;
     }
 #endif
@@ -106,7 +106,7 @@ static peft_status exchange(peft_context *ctx, const char *fresh, const char *fo
         (void)rename(aside, folder);
     } else {
         flush_parent(folder);
-        remove_folder(ctx, aside);
+        remove_folder(aside);
     }
     peft__free(ctx->mem, aside);
     return status;
@@ -224,7 +224,7 @@ peft_status peft_checkpoint_save(peft_session *session, peft_optimizer *optimize
     if (status >= 0) {
         status = write_all(session, optimizer, fresh, state_json);
         if (status >= 0) status = exchange(ctx, fresh, to);
-        if (status < 0) remove_folder(ctx, fresh);
+        if (status < 0) remove_folder(fresh);
     }
     peft__free(ctx->mem, fresh);
     peft__free(ctx->mem, to);

@@ -70,16 +70,22 @@ static double penalty(const peft_session *session, double factor, bool with_grad
     return sum;
 }
 
+/* Dropout goes on to other numbers. Passes of a step that is lost do not count: it can be made again with the same bits. */
+static void forward_counts(peft_session *session) {
+    if (!peft__session_pending(session)) session->first_pass = session->passes;
+    session->passes++;
+    session->forward_done = true;
+}
+
 static peft_status finish_forward(peft_session *session) {
     const peft__plan *plan = session->plan;
-    session->forward_done = true;
-    session->passes++;
     if (session->options.loss == PEFT_LOSS_HOST) {
         session->loss = session->targets = 0.0;
         const peft__value *out = plan->logits != NULL ? plan->logits : plan->decoder_logits;
         if (plan->seed_grad != NULL)
             for (int64_t r = 0; r < out->rows->count; r++)
                 memset(plan->seed_grad + r * out->ld, 0, (size_t)out->cols * sizeof(float));
+        forward_counts(session);
         return PEFT_OK;
     }
     session->targets = (double)plan->loss->data[1];
@@ -87,6 +93,7 @@ static peft_status finish_forward(peft_session *session) {
         return peft__fail(session->ctx, PEFT_E_ARG,
                           "no label of the batch is predicted by any row: a causal model needs labels after the first token of a sequence");
     session->loss = (double)plan->loss->data[0] / session->targets + penalty(session, 1.0, false);
+    forward_counts(session);
     return PEFT_OK;
 }
 
@@ -131,8 +138,11 @@ static peft_status fail_pass(peft_session *session, peft_status status) {
     const bool mixed = session->backward_begun;
     if (status == PEFT_E_CANCELLED) atomic_store_explicit(&session->cancel, false, memory_order_relaxed);
     session->phase = PEFT__RUNNING;
-    if (mixed) peft__session_drop(session, UINT32_MAX);
-    session->phase = PEFT__RUNNING;
+    if (mixed) {
+        peft__session_drop(session, UINT32_MAX);
+        session->passes = session->first_pass;
+        session->phase = PEFT__RUNNING;
+    }
     peft__session_forget_pass(session);
     return status;
 }

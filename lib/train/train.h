@@ -94,6 +94,7 @@ struct peft_session {
     peft__phase phase;
     atomic_bool cancel;
     uint64_t passes; /* forward passes in training mode so far: dropout's counter */
+    uint64_t first_pass; /* what it was before the first pass of the present accumulation */
 
     /* the pass that runs or ran last */
     peft__plan *plan;
