@@ -6,6 +6,8 @@
  */
 #include "text/load.h"
 
+#include <stdio.h>
+
 static const struct {
     const char *key;
     int32_t which;
@@ -23,10 +25,9 @@ typedef struct folder {
 static char *join(const folder *f, const char *name) { return peft__path_join(f->ctx->mem, f->path, name); }
 
 static bool has(const folder *f, const char *name) {
-    char *path = join(f, name);
-    const bool found = path != NULL && peft__path_exists(path);
-    peft__free(f->ctx->mem, path);
-    return found;
+    char path[4096]; /* the longest the system takes; asking needs no memory and so cannot be answered wrongly for lack of it */
+    const int length = snprintf(path, sizeof path, "%s/%s", f->path, name);
+    return length > 0 && (size_t)length < sizeof path && peft__path_exists(path);
 }
 
 static peft_status open_part(const folder *f, const char *name, peft__source **out) {
