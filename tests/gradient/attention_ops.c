@@ -153,6 +153,70 @@ static void check_rope(const gc_style *style, int64_t heads, int64_t head_dim, i
     gc_end(&c, rope_reference, &user);
 }
 
+/* Generation: the cache holds earlier keys and values, the batch brings the next ones. Forward only. */
+static void check_cache(const gc_style *style, int64_t prefix) {
+    enum { HEADS = 4, KV = 2, DIM = 12, ROOM = 150, SEQUENCES = 3 };
+    const int64_t next[] = {1, 5, 70, 0};
+    int64_t used[SEQUENCES] = {90, 0, 7};
+    gc c;
+    gc_begin(&c, prefix > 0 ? "cache and prefix" : "cache", style, next, NULL);
+    float *keys = gc_alloc(&c, SEQUENCES * ROOM * KV * DIM * sizeof *keys);
+    float *values = gc_alloc(&c, SEQUENCES * ROOM * KV * DIM * sizeof *values);
+    for (int64_t i = 0; i < SEQUENCES * ROOM * KV * DIM; i++) {
+        keys[i] = gc_random(&c);
+        values[i] = gc_random(&c);
+    }
+    const peft__kv_cache cache = {keys, values, ROOM, used};
+    const peft__attention_config config = {
+        .heads = HEADS, .kv_heads = KV, .head_dim = DIM, .scale = 0.3f, .causal = true, .cache = &cache};
+    peft__value *q = gc_input_new(&c, GC_STREAM, HEADS * DIM, 1.5f), *k = gc_input_new(&c, GC_STREAM, KV * DIM, 1.5f);
+    peft__value *v = gc_input_new(&c, GC_STREAM, KV * DIM, 1.0f), *pk = NULL, *pv = NULL;
+    if (prefix > 0) {
+        pk = gc_input_new(&c, prefix, KV * DIM, 1.0f);
+        pv = gc_input_new(&c, prefix, KV * DIM, 1.0f);
+    }
+    peft__value *out = peft__op_attention(c.graph, q, k, v, pk, pv, NULL, &config);
+    peft__value_output(c.graph, out);
+    CHECK(peft__graph_plan(c.graph, false) == PEFT_OK && peft__graph_allocate(c.graph) == PEFT_OK);
+    CHECK(peft__graph_bind(c.graph, &c.batch) == PEFT_OK);
+    const peft__run_options options = {.deadline_us = UINT64_MAX};
+    peft__cursor cursor = {0};
+    CHECK(peft__graph_run(c.graph, &cursor, peft__graph_plan_info(c.graph)->steps, &options) == PEFT_OK);
+
+    double worst = 0.0;
+    for (int64_t s = 0; s < SEQUENCES; s++) {
+        for (int64_t i = 0; i < next[s]; i++) {
+            const int64_t row = c.offsets[s] + i, seen = used[s] + i + 1;
+            for (int64_t j = 0; j < KV * DIM; j++) { /* what was appended */
+                const int64_t at = (s * ROOM + used[s] + i) * KV * DIM + j;
+                CHECK((double)keys[at] == c.in[1].exact[row * KV * DIM + j] &&
+                      (double)values[at] == c.in[2].exact[row * KV * DIM + j]);
+            }
+            for (int64_t h = 0; h < HEADS; h++) {
+                double want[DIM] = {0}, sum = 0.0;
+                for (int64_t j = -prefix; j < seen; j++) {
+                    double score = 0.0, key[DIM], value[DIM];
+                    for (int64_t d = 0; d < DIM; d++) {
+                        const int64_t at = h / 2 * DIM + d;
+                        key[d] = j < 0 ? c.in[3].exact[(j + prefix) * KV * DIM + at]
+                                       : (double)keys[(s * ROOM + j) * KV * DIM + at];
+                        value[d] = j < 0 ? c.in[4].exact[(j + prefix) * KV * DIM + at]
+                                         : (double)values[(s * ROOM + j) * KV * DIM + at];
+                        score += c.in[0].exact[row * HEADS * DIM + h * DIM + d] * key[d];
+                    }
+                    const double p = exp(score * 0.3f);
+                    sum += p;
+                    for (int64_t d = 0; d < DIM; d++) want[d] += p * value[d];
+                }
+                for (int64_t d = 0; d < DIM; d++)
+                    worst = fmax(worst, fabs(want[d] / sum - (double)out->data[row * out->ld + h * DIM + d]));
+            }
+        }
+    }
+    CHECK(worst < 3e-6);
+    gc_discard(&c);
+}
+
 int main(void) {
     const attention_case cases[] = {
         {.name = "causal", .heads = 2, .kv_heads = 2, .head_dim = 8, .causal = true, .lengths = short_lengths},
@@ -248,6 +312,8 @@ int main(void) {
         for (size_t i = 0; i < PEFT_COUNT(cases); i++) check_attention(&cases[i], &style, i % 4 == 3 && style.wide);
         for (int kind = 0; kind < 5; kind++) check_rope(&style, 3, 20, 7, kind);
         check_rope(&style, 2, 32, 16, 0);
+        check_cache(&style, 0);
+        check_cache(&style, 9);
     }
     for (size_t i = 0; i < PEFT_COUNT(long_cases); i++) check_attention(&long_cases[i], &style, false);
     return gc_summary();

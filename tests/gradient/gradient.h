@@ -81,7 +81,18 @@ void gc_output_new(gc *c, peft__value *value);
 void gc_loss(gc *c, peft__value *value);
 /* Runs everything and checks; frees the graph. */
 void gc_end(gc *c, gc_reference reference, void *user);
+/* Frees the graph without a check. */
+void gc_discard(gc *c);
+/* Counts of the checks made in gradient.c (check.h counts per file). */
+void gc_counts(int *passed, int *failed);
+
 /* The exit status of the program. */
-int gc_summary(void);
+static inline int gc_summary(void) {
+    int passed, failed;
+    gc_counts(&passed, &failed);
+    check_passed += passed;
+    check_failed += failed;
+    return check_summary();
+}
 
 #endif

@@ -1,0 +1,96 @@
+/* loss_ops.c: cross entropy on given logits and losses against numbers. */
+#include "gradient.h"
+
+static const int64_t lengths[] = {5, 1, 17, 2, 0};
+
+typedef struct entropy_case {
+    int64_t classes;
+    bool by_sequence, weighted, ignored;
+    float smoothing;
+    const float *weights;
+} entropy_case;
+
+static void entropy_reference(gc *c, void *user) {
+    const entropy_case *e = user;
+    const int64_t rows = e->by_sequence ? c->batch.sequences : c->batch.rows, classes = e->classes;
+    const int32_t *labels = e->by_sequence ? c->batch.sequence_labels : c->batch.labels;
+    double loss = 0.0, count = 0.0;
+    for (int64_t r = 0; r < rows; r++) {
+        if (labels[r] == -100) continue;
+        const double *z = c->in[0].exact + r * classes;
+        double top = z[0], sum = 0.0, smooth = 0.0;
+        for (int64_t k = 0; k < classes; k++) top = fmax(top, z[k]);
+        for (int64_t k = 0; k < classes; k++) sum += exp(z[k] - top);
+        const double lse = top + log(sum);
+        for (int64_t k = 0; k < classes; k++) smooth += (e->weighted ? (double)e->weights[k] : 1.0) * (lse - z[k]);
+        const double w = e->weighted ? (double)e->weights[labels[r]] : 1.0, s = (double)e->smoothing;
+        loss += (1.0 - s) * w * (lse - z[labels[r]]) + s / (double)classes * smooth;
+        count += w;
+    }
+    c->out[0].want[0] = loss;
+    c->out[0].want[1] = count;
+}
+
+static void check_entropy(const gc_style *style, entropy_case e) {
+    gc c;
+    char name[96];
+    snprintf(name, sizeof name, "cross entropy over %d, by sequence %d, weighted %d, smoothing %g", (int)e.classes,
+             e.by_sequence, e.weighted, (double)e.smoothing);
+    gc_begin(&c, name, style, lengths, NULL);
+    int32_t *labels = gc_alloc(&c, (size_t)c.batch.rows * sizeof *labels);
+    float *weights = gc_alloc(&c, (size_t)e.classes * sizeof *weights);
+    for (int64_t r = 0; r < c.batch.rows; r++)
+        labels[r] = e.ignored || r % 3 == 1 ? -100 : (int32_t)(r * 7 % e.classes);
+    for (int64_t k = 0; k < e.classes; k++) weights[k] = 1.5f + gc_random(&c);
+    e.weights = weights;
+    if (e.by_sequence)
+        c.batch.sequence_labels = labels;
+    else
+        c.batch.labels = labels;
+    peft__rows *rows = e.by_sequence ? peft__rows_pick(c.graph, c.stream, 0) : c.stream;
+    peft__value *logits = gc_input_in(&c, rows, e.by_sequence ? c.batch.sequences : c.batch.rows, e.classes, 8.0f);
+    const peft__cross_entropy_config config = {e.by_sequence, e.smoothing, e.weighted ? weights : NULL};
+    gc_loss(&c, peft__op_cross_entropy(c.graph, logits, &config));
+    gc_end(&c, entropy_reference, &e);
+}
+
+static void target_reference(gc *c, void *user) {
+    const peft__target_loss kind = *(peft__target_loss *)user;
+    const int64_t count = c->batch.sequences * 3;
+    double loss = 0.0;
+    for (int64_t i = 0; i < count; i++) {
+        const double x = c->in[0].exact[i], t = (double)c->batch.sequence_targets[i];
+        loss += kind == PEFT__LOSS_MSE ? (x - t) * (x - t)
+                                       : -t * log(1.0 / (1.0 + exp(-x))) - (1.0 - t) * log(1.0 / (1.0 + exp(x)));
+    }
+    c->out[0].want[0] = loss;
+    c->out[0].want[1] = (double)count;
+}
+
+static void check_target(const gc_style *style, peft__target_loss kind) {
+    gc c;
+    gc_begin(&c, kind == PEFT__LOSS_MSE ? "squared error" : "binary cross entropy", style, lengths, NULL);
+    float *targets = gc_alloc(&c, (size_t)(c.batch.sequences * 3) * sizeof *targets);
+    for (int64_t i = 0; i < c.batch.sequences * 3; i++)
+        targets[i] = kind == PEFT__LOSS_MSE ? gc_random(&c) : (float)(i % 2);
+    c.batch.sequence_targets = targets;
+    c.batch.target_cols = 3;
+    peft__value *x = gc_input_in(&c, peft__rows_pick(c.graph, c.stream, 0), c.batch.sequences, 3, 5.0f);
+    gc_loss(&c, peft__op_target_loss(c.graph, x, kind));
+    gc_end(&c, target_reference, &kind);
+}
+
+int main(void) {
+    gc_style style;
+    for (uint32_t s = 0; gc_next_style(&s, &style);) {
+        for (int i = 0; i < 8; i++)
+            check_entropy(&style, (entropy_case){.classes = i < 4 ? 5 : 133,
+                                                 .by_sequence = i & 1,
+                                                 .weighted = i & 2,
+                                                 .smoothing = i % 3 == 0 ? 0.0f : 0.1f});
+        check_entropy(&style, (entropy_case){.classes = 5, .ignored = true});
+        check_target(&style, PEFT__LOSS_MSE);
+        check_target(&style, PEFT__LOSS_BCE);
+    }
+    return gc_summary();
+}
