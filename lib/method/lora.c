@@ -39,7 +39,7 @@ typedef struct lora {
     bool lora_bias;
 } lora;
 
-enum { NONE = -1 };
+enum { NONE = -1, MOST_RANK = 65536 };
 
 static const lora_layer *layer_of(const peft_adapter *adapter, const peft__module *module) {
     const lora *l = adapter->state;
@@ -113,14 +113,14 @@ static peft_status layer_numbers(peft_adapter *adapter, const lora *l, lora_laye
     peft_context *ctx = adapter->ctx;
     int64_t rank = 0;
     double alpha = 0.0, value = 0.0;
-    const int64_t most = peft__max_i64(layer->module->in, layer->module->out);
     PEFT_TRY(peft__json_get_int(ctx, adapter->config, WHERE, "r", 1, INT32_MAX, 8, &rank));
     PEFT_TRY(peft__json_get_double(ctx, adapter->config, WHERE, "lora_alpha", -1e9, 1e9, 8.0, &alpha));
     PEFT_TRY(peft__targets_pattern(adapter, "rank_pattern", layer->module->name, (double)rank, &value));
-    if (!(value >= 1.0 && value <= (double)most) || value != floor(value))
-        return peft__fail(ctx, PEFT_E_ARG, "%s: the rank for %s is %g, expected a whole number from 1 to %lld", WHERE, layer->module->name, value,
-                          (long long)most);
+    if (!(value >= 1.0 && value <= MOST_RANK) || value != floor(value))
+        return peft__fail(ctx, PEFT_E_ARG, "%s: the rank for %s is %g, expected a whole number from 1 to %d", WHERE, layer->module->name, value, MOST_RANK);
     layer->rank = (int64_t)value;
+    if (layer->rank > peft__min_i64(layer->module->in, layer->module->out))
+        peft__log(ctx, PEFT_LOG_WARNING, "%s: rank %lld is more than the matrix of %s has", WHERE, (long long)layer->rank, layer->module->name);
     PEFT_TRY(peft__targets_pattern(adapter, "alpha_pattern", layer->module->name, alpha, &alpha));
     layer->scale = (float)(alpha / (l->rslora ? sqrt((double)layer->rank) : (double)layer->rank));
     return PEFT_OK;
@@ -258,22 +258,32 @@ static peft_status read_weight(const peft_adapter *adapter, const peft__module *
     return status;
 }
 
-/* weight[i, o] += scale * (B A): `by_out` is the distance between outputs, `by_in` between inputs. */
-static void add_product(const lora_layer *layer, const float *a, const float *b, float scale, int64_t by_out, int64_t by_in, float *weight) {
+/* W [out, in] += factor * B A, one output at a time. */
+static void add_by_rows(const lora_layer *layer, const float *a, const float *b, float factor, float *weight) {
     const int64_t in = layer->module->in, out = layer->module->out, r = layer->rank;
     for (int64_t o = 0; o < out; o++)
         for (int64_t j = 0; j < r; j++) {
-            const float factor = scale * b[o * r + j];
-            if (factor == 0.0f) continue;
-            float *to = weight + o * by_out;
-            for (int64_t i = 0; i < in; i++) to[i * by_in] += factor * a[j * in + i];
+            const float f = factor * b[o * r + j];
+            float *to = weight + o * in;
+            for (int64_t i = 0; i < in; i++) to[i] += f * a[j * in + i];
+        }
+}
+
+/* W [in, out] += factor * (B A)^T, one input (token) at a time. */
+static void add_by_columns(const lora_layer *layer, const float *a, const float *b, float factor, float *weight) {
+    const int64_t in = layer->module->in, out = layer->module->out, r = layer->rank;
+    for (int64_t i = 0; i < in; i++)
+        for (int64_t j = 0; j < r; j++) {
+            const float f = factor * a[j * in + i];
+            float *to = weight + i * out;
+            for (int64_t o = 0; o < out; o++) to[o] += f * b[o * r + j];
         }
 }
 
 static void add_delta(const peft_adapter *adapter, const lora_layer *layer, float factor, float *weight) {
     const float *a = adapter->params[layer->a].data, *b = adapter->params[layer->b].data;
-    const bool by_rows = layer->module->kind == PEFT_MODULE_LINEAR; /* [out, in]; Conv1D and embeddings are [in, out] */
-    add_product(layer, a, b, factor * layer->scale, by_rows ? layer->module->in : 1, by_rows ? 1 : layer->module->out, weight);
+    if (layer->module->kind == PEFT_MODULE_LINEAR) add_by_rows(layer, a, b, factor * layer->scale, weight);
+    else add_by_columns(layer, a, b, factor * layer->scale, weight);
 }
 
 /* Length of W's row for output o, W [out, in] or [in, out] as the module says. */

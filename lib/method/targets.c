@@ -216,6 +216,7 @@ static peft_status expand_all_linear(peft_adapter *adapter) {
         if (kept < count) {
             names = shorter;
             count = kept;
+            qsort(names, count, sizeof *names, compare_texts);
         }
     }
     return peft__config_set_names(ctx, adapter->config, "target_modules", names, count);
