@@ -1,0 +1,122 @@
+"""Adapters both ways between libpeft and HF PEFT: trained here and loaded there, trained there and loaded here, logits compared.
+
+    python hf_peft.py MODEL-FOLDER [NAME...]
+
+Needs torch, transformers and peft; the library through PEFT_LIBRARY. One line a case, last line "N passed, N failed".
+"""
+
+import json
+import pathlib
+import sys
+import tempfile
+
+import numpy
+import torch
+import transformers
+
+sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bindings" / "python"))
+import libpeft
+import peft
+
+CASES = {
+    "lora": {"peft_type": "LORA", "r": 4, "lora_alpha": 8, "target_modules": ["q_proj", "v_proj"]},
+    "lora-all-linear": {"peft_type": "LORA", "r": 3, "target_modules": "all-linear"},
+    "lora-rs": {"peft_type": "LORA", "r": 4, "use_rslora": True, "target_modules": ["k_proj", "up_proj"]},
+    "lora-dora": {"peft_type": "LORA", "r": 4, "use_dora": True, "target_modules": ["q_proj", "down_proj"]},
+    "lora-patterns": {"peft_type": "LORA", "r": 4, "target_modules": r".*\.(q|o)_proj", "rank_pattern": {"o_proj": 2}, "alpha_pattern": {"o_proj": 5}},
+    "lora-layers": {"peft_type": "LORA", "r": 4, "target_modules": ["v_proj"], "layers_to_transform": [1]},
+    "lora-embedding": {"peft_type": "LORA", "r": 4, "target_modules": ["embed_tokens", "v_proj"]},
+    "prompt": {"peft_type": "PROMPT_TUNING", "num_virtual_tokens": 5},
+    "prefix": {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 5},
+    "prefix-projection": {"peft_type": "PREFIX_TUNING", "num_virtual_tokens": 5, "prefix_projection": True, "encoder_hidden_size": 24},
+    "p-tuning-mlp": {"peft_type": "P_TUNING", "num_virtual_tokens": 5, "encoder_hidden_size": 24},
+    "p-tuning-lstm": {"peft_type": "P_TUNING", "num_virtual_tokens": 5, "encoder_hidden_size": 24, "encoder_reparameterization_type": "LSTM"},
+    "ia3": {"peft_type": "IA3", "target_modules": ["k_proj", "v_proj", "down_proj"], "feedforward_modules": ["down_proj"]},
+    "ln-tuning": {"peft_type": "LN_TUNING", "target_modules": ["input_layernorm", "norm"]},
+    "vera": {"peft_type": "VERA", "r": 8, "target_modules": ["q_proj", "v_proj"]},
+    "loha": {"peft_type": "LOHA", "r": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]},
+    "lokr": {"peft_type": "LOKR", "r": 4, "alpha": 8, "target_modules": ["q_proj", "v_proj"]},
+    "oft": {"peft_type": "OFT", "oft_block_size": 8, "r": 0, "target_modules": ["q_proj", "v_proj"]},
+    "adalora": {"peft_type": "ADALORA", "init_r": 6, "target_r": 4, "total_step": 100, "target_modules": ["q_proj", "v_proj"]},
+}
+SEQUENCES = [[5, 9, 40, 7, 33, 21], [100, 12, 200, 31]]
+
+
+def hf_logits(model, virtual=0):
+    rows = []
+    with torch.no_grad():
+        for sequence in SEQUENCES:
+            rows.append(model(input_ids=torch.tensor([sequence])).logits[0].numpy()[virtual:])
+    return numpy.concatenate(rows)
+
+
+def libpeft_logits(context, model, adapter, virtual=0):
+    session = libpeft.Session(context, model, adapter, inference=1)
+    rows = []
+    for sequence in SEQUENCES:
+        rows.append(session.logits(libpeft.Batch([sequence], labels=None))[virtual:])
+    return numpy.concatenate(rows)
+
+
+def prompt_rows(config):
+    return config["num_virtual_tokens"] if config["peft_type"] in ("PROMPT_TUNING", "P_TUNING") else 0
+
+
+def here_to_there(context, path, config, folder):
+    model = libpeft.Model(context, path)
+    adapter = libpeft.Adapter(context, model, {"task_type": "CAUSAL_LM", **config}, seed=3)
+    optimizer = libpeft.Optimizer(context, adapter, lr=0.05)
+    session = libpeft.Session(context, model, adapter)
+    for _ in range(4):
+        session.forward_backward(libpeft.Batch(SEQUENCES))
+        optimizer.step(session)
+    adapter.save(folder)
+    ours = libpeft_logits(context, model, adapter, prompt_rows(config))
+    theirs = peft.PeftModel.from_pretrained(transformers.AutoModelForCausalLM.from_pretrained(path), folder).eval()
+    return numpy.abs(ours - hf_logits(theirs, prompt_rows(config))).max()
+
+
+def there_to_here(context, path, config, folder):
+    torch.manual_seed(5)
+    base = transformers.AutoModelForCausalLM.from_pretrained(path)
+    kinds = {k: v for k, v in config.items() if k != "peft_type"}
+    model = peft.get_peft_model(base, peft.get_peft_config({"peft_type": config["peft_type"], "task_type": "CAUSAL_LM", **kinds}))
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if parameter.requires_grad:
+                parameter.add_(0.05 * torch.randn_like(parameter))
+    model.eval().save_pretrained(folder)
+    ours_model = libpeft.Model(context, path)
+    adapter = libpeft.Adapter.load(context, ours_model, folder)
+    ours = libpeft_logits(context, ours_model, adapter, prompt_rows(config))
+    return numpy.abs(ours - hf_logits(model, prompt_rows(config))).max()
+
+
+def main():
+    path, wanted = sys.argv[1], sys.argv[2:]
+    passed = failed = skipped = 0
+    context = libpeft.Context()
+    for name, config in CASES.items():
+        if wanted and name not in wanted:
+            continue
+        for way, run in (("here to there", here_to_there), ("there to here", there_to_here)):
+            with tempfile.TemporaryDirectory() as folder:
+                try:
+                    worst = run(context, path, config, folder)
+                except libpeft.UnsupportedError as error:
+                    skipped += 1
+                    print(f"skip {name:18} {way}: {error}")
+                    continue
+                except Exception as error:  # noqa: BLE001 - each case on its own
+                    failed += 1
+                    print(f"FAIL {name:18} {way}: {type(error).__name__}: {str(error)[:300]}")
+                    continue
+            good = worst <= 1e-4
+            passed, failed = passed + good, failed + (not good)
+            print(f"{'ok  ' if good else 'FAIL'} {name:18} {way}: largest difference of logits {worst:.1e}")
+    print(f"{passed} passed, {failed} failed, {skipped} skipped")
+    return 1 if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
