@@ -47,7 +47,7 @@ static void log_unknown(peft_context *ctx, const peft__method *method, const cha
 }
 
 static peft_status fill_default(peft_context *ctx, json_t *config, const peft__config_key *key) {
-    if (json_object_get(config, key->name) != NULL) return PEFT_OK;
+    if (json_object_get(config, key->name) != NULL || key->use == PEFT__KEY_FOREIGN) return PEFT_OK;
     json_t *value = json_loads(key->fallback, JSON_DECODE_ANY, NULL);
     if (value == NULL || json_object_set_new(config, key->name, value) != 0) return peft__fail_nomem(ctx, 64, "an adapter's configuration");
     return PEFT_OK;
@@ -60,7 +60,7 @@ static peft_status take_key(peft_context *ctx, const char *where, const peft__me
         if (!is_common(name)) log_unknown(ctx, method, where, name);
         return PEFT_OK;
     }
-    if (key->use == PEFT__KEY_REFUSED && !json_is_null(value) && !json_is_false(value)) {
+    if ((key->use == PEFT__KEY_REFUSED || key->use == PEFT__KEY_FOREIGN) && !json_is_null(value) && !json_is_false(value)) {
         json_t *fallback = json_loads(key->fallback, JSON_DECODE_ANY, NULL);
         const bool same = fallback != NULL && json_equal(fallback, value);
         json_decref(fallback);
@@ -68,6 +68,7 @@ static peft_status take_key(peft_context *ctx, const char *where, const peft__me
             return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: %s changes what %s computes and is not built (only %s is accepted)", where, name,
                               method->peft_type, key->fallback);
     }
+    if (key->use == PEFT__KEY_FOREIGN) return PEFT_OK;
     json_t *copy = json_deep_copy(value);
     if (copy == NULL || json_object_set_new(config, name, copy) != 0) return peft__fail_nomem(ctx, 64, "an adapter's configuration");
     return PEFT_OK;

@@ -521,6 +521,7 @@ static const peft__config_key KEYS[] = {
     {"arrow_config", "null", PEFT__KEY_REFUSED},
     {"bias", "\"none\"", PEFT__KEY_USED},
     {"corda_config", "null", PEFT__KEY_REFUSED},
+    {"enable_lora", "null", PEFT__KEY_FOREIGN}, /* parts of a fused matrix, in files of 2023 */
     {"ensure_weight_tying", "false", PEFT__KEY_REFUSED},
     {"eva_config", "null", PEFT__KEY_INERT}, /* says how the values were found */
     {"exclude_modules", "null", PEFT__KEY_USED},

@@ -22,6 +22,7 @@ typedef enum {
     PEFT__KEY_USED = 0,   /* the method reads it */
     PEFT__KEY_INERT,      /* accepted and written back; says nothing about the computation */
     PEFT__KEY_REFUSED,    /* means something that is not built: any value but the default is PEFT_E_UNSUPPORTED, by name */
+    PEFT__KEY_FOREIGN,    /* as REFUSED, but no key of today's files: never written */
     PEFT__KEY_RUNTIME     /* libpeft's own beside HF's keys: read, but not written to a file that HF PEFT reads */
 } peft__key_use;
 

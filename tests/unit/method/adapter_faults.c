@@ -49,7 +49,8 @@ static void check_refusals(peft_context *ctx, peft_model *model) {
                                           {"target_parameters", "[\"x\"]"}, {"megatron_config", "{\"a\": 1}"}, {"alora_invocation_tokens", "[1]"},
                                           {"corda_config", "{\"a\": 1}"}, {"lora_ga_config", "{\"a\": 1}"}, {"arrow_config", "{\"a\": 1}"},
                                           {"kasa_config", "{\"a\": 1}"}, {"use_bdlora", "{\"a\": 1}"}, {"velora_config", "{\"a\": 1}"},
-                                          {"loftq_config", "{\"loftq_bits\": 4}"}, {"monteclora_config", "{\"a\": 1}"}, {"ensure_weight_tying", "true"}};
+                                          {"loftq_config", "{\"loftq_bits\": 4}"}, {"monteclora_config", "{\"a\": 1}"}, {"ensure_weight_tying", "true"},
+                                          {"enable_lora", "[true, false, true]"}};
     for (size_t i = 0; i < PEFT_COUNT(KEYS); i++) {
         char config[256];
         snprintf(config, sizeof config, "{\"peft_type\": \"LORA\", \"%s\": %s}", KEYS[i][0], KEYS[i][1]);
@@ -305,6 +306,44 @@ static void check_other_base(void) {
     files_drop(&f);
 }
 
+/* A model with a head that its files do not have. */
+static void check_heads(peft_context *ctx) {
+    char path[1024];
+    peft_model_options options;
+    peft_model_options_init(&options);
+    options.task = PEFT_TASK_SEQ_CLS;
+    options.num_labels = 3;
+    peft_model *model = NULL;
+    CHECK_OK(ctx, peft_model_load(ctx, data_path(path, sizeof path, "models/%s", "llama-gqa"), &options, &model));
+    if (model == NULL) return;
+    expect(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": \"head\"}", 1, "score.weight");
+    expect(ctx, model, "{\"peft_type\": \"FULL\"}", 21, "score.weight");
+    expect(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": [\"norm\"]}", 2, "score.weight");
+    files f;
+    files_make(&f);
+    peft_adapter *adapter = NULL, *again = NULL;
+    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\"}", 5, &adapter));
+    if (adapter != NULL) {
+        CHECK(adapter->count == 29);
+        CHECK_STR(adapter->params[0].name, "base_model.model.score.modules_to_save.weight");
+        CHECK_STR(adapter->slots[0].key, "base_model.model.score.weight");
+        double sum = 0.0;
+        for (int64_t i = 0; i < adapter->params[0].elements; i++) sum += (double)adapter->params[0].data[i] * (double)adapter->params[0].data[i];
+        CHECK_NEAR(sqrt(sum / (double)adapter->params[0].elements), 0.02, 0.004);
+        CHECK(strstr(peft_adapter_config(adapter), "\"SEQ_CLS\"") != NULL);
+        CHECK_OK(ctx, peft_adapter_save(adapter, f.folder));
+        CHECK_OK(ctx, peft_adapter_load(ctx, model, f.folder, &again));
+        if (again != NULL) {
+            CHECK(memcmp(again->params[0].data, adapter->params[0].data, (size_t)adapter->params[0].elements * sizeof(float)) == 0);
+            CHECK_STR(peft_adapter_config(again), peft_adapter_config(adapter)); /* heads are not listed twice */
+        }
+    }
+    peft_adapter_destroy(again);
+    peft_adapter_destroy(adapter);
+    peft_model_destroy(model);
+    files_drop(&f);
+}
+
 static void check_small(peft_context *ctx, peft_model *model) {
     peft_adapter *lora = NULL, *full = NULL;
     CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"loraplus_lr_ratio\": 16, \"use_lora_fa\": true}", 0, &lora));
@@ -339,6 +378,7 @@ int main(void) {
         check_killed(ctx, model);
         check_other_names(ctx, model);
         check_other_base();
+        check_heads(ctx);
         check_small(ctx, model);
     }
     peft_model_destroy(model);
