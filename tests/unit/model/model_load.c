@@ -402,6 +402,60 @@ static void check_clone(void) {
     peft_model_destroy(clone);
 }
 
+/* ---- memory and order of destruction ---------------------------------------------------------------------------------------------- */
+
+typedef struct counter {
+    long left; /* allocations until one fails; -1 = never */
+    long held;
+} counter;
+
+static void *counted_alloc(void *user, size_t size, size_t align) {
+    counter *c = user;
+    if (c->left == 0) return NULL;
+    if (c->left > 0) c->left--;
+    c->held++;
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+static void counted_free(void *user, void *memory, size_t size) {
+    (void)size;
+    ((counter *)user)->held--;
+    free(memory);
+}
+
+static void check_no_memory(const char *name) {
+    counter c = {.left = -1};
+    const peft_allocator allocator = {counted_alloc, counted_free, &c};
+    peft_context_options options;
+    peft_context_options_init(&options);
+    options.allocator = &allocator;
+    options.threads = 1;
+    peft_context *own = NULL;
+    CHECK(peft_context_create(&options, &own) == PEFT_OK);
+    const long before = c.held;
+    long failures = 0;
+    for (long at = 0; at < 100000; at++, failures++) {
+        peft_model *model = NULL;
+        c.left = at;
+        const peft_status status = peft_model_load(own, data_path(name), NULL, &model);
+        c.left = -1;
+        peft_model_destroy(model);
+        if (status == PEFT_OK) break;
+        if (!CHECK(status == PEFT_E_NOMEM && model == NULL))
+            fprintf(stderr, "    allocation %ld: %s\n", at, peft_context_error(own));
+        if (!CHECK(c.held == before)) fprintf(stderr, "    allocation %ld: %ld blocks left\n", at, c.held - before);
+        if (status != PEFT_E_NOMEM) break;
+    }
+    CHECK(failures > 50);
+    peft_model *model = NULL;
+    CHECK_OK(own, peft_model_load(own, data_path(name), NULL, &model));
+    peft_context_destroy(own); /* the model lives longer than the context */
+    CHECK(strstr(peft_model_load_report(model), "20 matched") != NULL);
+    CHECK(peft__model_find(model, "model.norm") != NULL);
+    peft_model_destroy(model);
+    CHECK(c.held == 0);
+}
+
 int main(void) {
     const char *data = getenv("PEFT_TEST_DATA");
     if (data == NULL) return 77;
@@ -416,6 +470,8 @@ int main(void) {
     check_config_lies();
     check_gguf();
     check_clone();
+    check_no_memory("llama-gqa");
+    check_no_memory("llama-gqa.Q4_1.gguf");
     char path[600];
     snprintf(path, sizeof path, "%s/config.json", scratch_folder);
     unlink(path);
