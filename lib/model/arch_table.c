@@ -2,8 +2,8 @@
 #include "model/arch_table.h"
 
 static const peft__arch *const table[] = {
-    &peft__arch_llama, &peft__arch_mistral, &peft__arch_qwen2, &peft__arch_qwen3, &peft__arch_smollm3,
-    &peft__arch_gemma, &peft__arch_gemma2,  &peft__arch_phi3,
+    &peft__arch_llama,   &peft__arch_mistral, &peft__arch_qwen2,  &peft__arch_qwen3,
+    &peft__arch_smollm3, &peft__arch_gemma,   &peft__arch_gemma2, &peft__arch_phi3,
 };
 
 static const peft__arch *find(const peft__arch *const *rows, size_t count, const char *name, bool gguf) {

@@ -1,8 +1,8 @@
 /* build.c: where architectures and methods meet.
  *
- * Each function below adds what the architecture asks for and lets the active adapters take part. No adapter means no extra
- * node: the frozen model is built as if methods did not exist. Two shortcuts need a method's word that it keeps out: layers
- * that read the same x become one product, and a residual is added by the product itself.
+ * Each function below adds what the architecture asks for and lets the active adapters take part. No adapter means no
+ * extra node: the frozen model is built as if methods did not exist. Two shortcuts need a method's word that it keeps
+ * out: layers that read the same x become one product, and a residual is added by the product itself.
  */
 #include "model/build.h"
 
@@ -14,7 +14,8 @@ static const peft__module *need_module(peft__build *b, const char *name) {
     if (peft__graph_failed(b->graph)) return NULL;
     const peft__module *module = peft__model_find(b->model, name);
     if (module == NULL)
-        peft__graph_fail(b->graph, peft__fail(peft__graph_context(b->graph), PEFT_E_INTERNAL, "the model has no module %s", name));
+        peft__graph_fail(
+            b->graph, peft__fail(peft__graph_context(b->graph), PEFT_E_INTERNAL, "the model has no module %s", name));
     return module;
 }
 
@@ -31,7 +32,8 @@ static bool touched(const peft__build *b, const peft__module *module) {
     return false;
 }
 
-/* ---- weights ---------------------------------------------------------------------------------------------------------- */
+/* ---- weights
+ * ---------------------------------------------------------------------------------------------------------- */
 
 /* The param that an adapter trains in place of a base tensor; at most one adapter may. */
 static peft__value *trained_value(peft__build *b, const char *tensor, const peft__hooked **out_owner) {
@@ -41,8 +43,9 @@ static peft__value *trained_value(peft__build *b, const char *tensor, const peft
         peft__param *param = adapter->hooks->trained != NULL ? adapter->hooks->trained(adapter->self, tensor) : NULL;
         if (param == NULL) continue;
         if (found != NULL)
-            return peft__graph_fail(b->graph, peft__fail(peft__graph_context(b->graph), PEFT_E_MISMATCH,
-                                                         "two active adapters train the same tensor of the base, %s", tensor));
+            return peft__graph_fail(b->graph,
+                                    peft__fail(peft__graph_context(b->graph), PEFT_E_MISMATCH,
+                                               "two active adapters train the same tensor of the base, %s", tensor));
         found = param;
         if (out_owner != NULL) *out_owner = adapter;
     }
@@ -85,7 +88,9 @@ static peft__weight weight_of(peft__build *b, const peft__module *module) {
     return weight;
 }
 
-peft__weight peft__build_weight(peft__build *b, const char *module) { return weight_of(b, need_module(b, module)); }
+peft__weight peft__build_weight(peft__build *b, const char *module) {
+    return weight_of(b, need_module(b, module));
+}
 
 peft__vector peft__build_vector(peft__build *b, const char *tensor) {
     peft__vector vector = {0};
@@ -102,7 +107,8 @@ static peft__vector bias_of(peft__build *b, const peft__module *module) {
     return none;
 }
 
-/* ---- linear layers ----------------------------------------------------------------------------------------------------- */
+/* ---- linear layers
+ * ----------------------------------------------------------------------------------------------------- */
 
 static peft__value *before_linear(peft__build *b, const peft__module *module, peft__value *x) {
     for (uint32_t i = 0; i < b->adapter_count && !peft__graph_failed(b->graph); i++) {
@@ -174,7 +180,8 @@ void peft__build_linear_group(peft__build *b, const char *const *names, uint32_t
     for (uint32_t i = 0; i < count; i++) out[i] = after_linear(b, modules[i], inputs[i], out[i]);
 }
 
-/* ---- norms and embeddings ------------------------------------------------------------------------------------------------ */
+/* ---- norms and embeddings
+ * ------------------------------------------------------------------------------------------------ */
 
 peft__value *peft__build_norm(peft__build *b, const char *name, peft__norm_kind kind, peft__value *x, float eps,
                               float weight_offset) {
@@ -199,7 +206,8 @@ peft__value *peft__build_embedding(peft__build *b, const char *name, peft__rows 
     return y;
 }
 
-/* ---- the stream of rows ---------------------------------------------------------------------------------------------------- */
+/* ---- the stream of rows
+ * ---------------------------------------------------------------------------------------------------- */
 
 peft__value *peft__build_word_embedding(peft__build *b, peft__stack stack, peft__value *x) {
     for (uint32_t i = 0; i < b->adapter_count && !peft__graph_failed(b->graph); i++)
@@ -256,8 +264,8 @@ static peft_status bind_shifted(peft__rows *rows, peft_context *ctx, const peft_
     memcpy(rows->labels, parent->labels, bytes);
     for (int64_t i = 0; i < parent->count; i++) {
         if (parent->positions[i] > INT32_MAX - by)
-            return peft__fail(ctx, PEFT_E_ARG, "position %d plus a prefix of %lld is too large", (int)parent->positions[i],
-                              (long long)by);
+            return peft__fail(ctx, PEFT_E_ARG, "position %d plus a prefix of %lld is too large",
+                              (int)parent->positions[i], (long long)by);
         rows->positions[i] = (int32_t)(parent->positions[i] + by);
     }
     return PEFT_OK;
@@ -271,13 +279,13 @@ peft__rows *peft__build_rows(peft__build *b, peft__stack stack) {
     const int64_t prefix = peft__build_prefix_length(b, stack);
     if (prefix == 0 || rows == NULL) return rows;
     shift_attr *attr = peft__arena_alloc(peft__graph_arena(g), sizeof *attr);
-    if (attr == NULL)
-        return peft__graph_fail(g, peft__fail_nomem(peft__graph_context(g), sizeof *attr, "a row space"));
+    if (attr == NULL) return peft__graph_fail(g, peft__fail_nomem(peft__graph_context(g), sizeof *attr, "a row space"));
     attr->by = prefix;
     return peft__rows_new(g, "rows after a prefix", rows, attr, measure_shifted, bind_shifted, false);
 }
 
-/* ---- attention and sub-layers ------------------------------------------------------------------------------------------------ */
+/* ---- attention and sub-layers
+ * ------------------------------------------------------------------------------------------------ */
 
 peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t layer, peft__value *q, peft__value *k,
                                    peft__value *v, peft__value *bias, const peft__attention_config *config) {
@@ -292,9 +300,9 @@ peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t la
             adapter->hooks->prefix(adapter->self, b, stack, layer, config->kv_heads, config->head_dim, &one);
             if (one.k == NULL) continue;
             if (prefix.k != NULL)
-                return peft__graph_fail(b->graph, peft__fail(peft__graph_context(b->graph), PEFT_E_UNSUPPORTED,
-                                                             "two active adapters put keys and values before layer %d's own",
-                                                             (int)layer));
+                return peft__graph_fail(
+                    b->graph, peft__fail(peft__graph_context(b->graph), PEFT_E_UNSUPPORTED,
+                                         "two active adapters put keys and values before layer %d's own", (int)layer));
             prefix = one;
         }
     }
@@ -326,7 +334,8 @@ peft__value *peft__build_sublayer_end(peft__build *b, peft__stack stack, int32_t
 void peft__build_hidden(peft__build *b, int64_t index, peft__value *x) {
     if (b->purpose != PEFT__BUILD_HIDDEN || x == NULL) return;
     const int64_t count = peft__model_dims(b->model)->num_hidden_layers + 1;
-    if (b->hidden == NULL) b->hidden = peft__arena_alloc(peft__graph_arena(b->graph), (size_t)count * sizeof *b->hidden);
+    if (b->hidden == NULL)
+        b->hidden = peft__arena_alloc(peft__graph_arena(b->graph), (size_t)count * sizeof *b->hidden);
     if (b->hidden == NULL || index >= count) {
         peft__graph_fail(b->graph, peft__fail_nomem(peft__graph_context(b->graph), (size_t)count * sizeof *b->hidden,
                                                     "the list of hidden states"));
@@ -336,7 +345,7 @@ void peft__build_hidden(peft__build *b, int64_t index, peft__value *x) {
     peft__value_output(b->graph, x);
 }
 
-/* ---- all ------------------------------------------------------------------------------------------------------------------------ */
+/* ---- all ------------------------------------------------------------------------------------------------- */
 
 bool peft__build_touches(const peft__build *b, const char *module) {
     const peft__module *found = peft__model_find(b->model, module);

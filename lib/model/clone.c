@@ -1,7 +1,8 @@
 /* clone.c: a second model over the same bytes with some tensors replaced: what merging an adapter makes.
  *
- * Modules are copied, stored tensors are shared through the collection that both models hold. Replaced tensors are floats in
- * the clone's own arena, in Hugging Face's order, so nothing interleaved, transposed or offset is left in them.
+ * Modules are copied, stored tensors are shared through the collection that both models hold. Replaced tensors are
+ * floats in the clone's own arena, in Hugging Face's order, so nothing interleaved, transposed or offset is left in
+ * them.
  */
 #include "model/model_internal.h"
 
@@ -9,7 +10,8 @@
 
 static peft_status copy_modules(peft_context *ctx, const peft_model *from, peft_model *to) {
     to->modules = peft__alloc(to->mem, (from->module_count + 1) * sizeof *to->modules);
-    if (to->modules == NULL) return peft__fail_nomem(ctx, from->module_count * sizeof *to->modules, "the list of modules");
+    if (to->modules == NULL)
+        return peft__fail_nomem(ctx, from->module_count * sizeof *to->modules, "the list of modules");
     to->module_capacity = from->module_count + 1;
     for (size_t i = 0; i < from->module_count; i++) {
         peft__module *module = peft__arena_alloc(&to->arena, sizeof *module);
@@ -55,8 +57,8 @@ static peft_status copy_fields(peft_context *ctx, const peft_model *from, peft_m
     to->report_text = peft__arena_strdup(&to->arena, from->report_text);
     if (to->config == NULL || to->path == NULL || to->name == NULL || to->report_text == NULL)
         return peft__fail_nomem(ctx, sizeof *to, "a model");
-    /* The architecture reads its numbers again: they must live as long as the clone. It declares the same modules, which
-     * are then exchanged for copies of what loading made of them. */
+    /* The architecture reads its numbers again: they must live as long as the clone. It declares the same modules,
+     * which are then exchanged for copies of what loading made of them. */
     const size_t files = peft__tensors_count(to->tensors);
     to->claimed = peft__alloc_zero(to->mem, files + 1);
     if (to->claimed == NULL) return peft__fail_nomem(ctx, files, "the list of tensors");

@@ -86,17 +86,19 @@ peft_status peft__config_begin(peft_context *ctx, peft_model *model, const peft_
     PEFT_TRY(peft__json_need_string(ctx, config, "config.json", "model_type", &type));
     model->arch = peft__arch_find(ctx, type, false);
     if (model->arch == NULL)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "config.json: model_type \"%s\" is not one that libpeft builds", type);
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "config.json: model_type \"%s\" is not one that libpeft builds",
+                          type);
     const peft__json *quantization = NULL;
     PEFT_TRY(peft__json_get_object(ctx, config, "config.json", "quantization_config", &quantization));
     if (quantization != NULL) {
         const char *method = NULL;
         PEFT_TRY(peft__json_get_string(ctx, quantization, "config.json: quantization_config", "quant_method", "unknown",
                                        &method));
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
-                          "config.json: quantization_config: weights quantised by \"%s\" are not read; use the original "
-                          "model or a GGUF file",
-                          method);
+        return peft__fail(
+            ctx, PEFT_E_UNSUPPORTED,
+            "config.json: quantization_config: weights quantised by \"%s\" are not read; use the original "
+            "model or a GGUF file",
+            method);
     }
 
     model->task = options->task;

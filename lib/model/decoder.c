@@ -1,5 +1,5 @@
-/* decoder.c: the graph of every decoder variant. Names and order are those of transformers' modules; methods come in through
- * the build functions alone. */
+/* decoder.c: the graph of every decoder variant. Names and order are those of transformers' modules; methods come in
+ * through the build functions alone. */
 #include "model/decoder.h"
 
 #include <stdio.h>
@@ -21,7 +21,8 @@ static const char *layer_name(char buffer[NAME_BYTES], int32_t layer, const char
 
 static peft__value *layer_norm(const layer_state *s, const char *name, peft__value *x) {
     char full[NAME_BYTES];
-    return peft__build_norm(s->b, layer_name(full, s->layer, name), PEFT__RMS_NORM, x, s->d->norm_eps, s->c->norm_offset);
+    return peft__build_norm(s->b, layer_name(full, s->layer, name), PEFT__RMS_NORM, x, s->d->norm_eps,
+                            s->c->norm_offset);
 }
 
 /* q, k, v of the normalised input. */
@@ -102,8 +103,8 @@ static peft__value *feed_forward(const layer_state *s, peft__value *x) {
 peft__value *peft__decoder_build(peft__build *b) {
     layer_state s = {.b = b, .c = peft__model_arch_config(b->model), .d = peft__model_dims(b->model)};
     peft__rows *rows = peft__build_rows(b, PEFT__STACK_MAIN);
-    peft__value *x = peft__build_embedding(b, "model.embed_tokens", rows, PEFT__LOOKUP_IDS, s.c->embedding_scale,
-                                           s.d->pad_token_id);
+    peft__value *x =
+        peft__build_embedding(b, "model.embed_tokens", rows, PEFT__LOOKUP_IDS, s.c->embedding_scale, s.d->pad_token_id);
     x = peft__build_word_embedding(b, PEFT__STACK_MAIN, x);
     x = peft__build_input(b, PEFT__STACK_MAIN, 0, x);
     peft__build_hidden(b, 0, x);

@@ -1,7 +1,7 @@
 /* decoder_config.c: from config.json to the numbers and modules of a decoder.
  *
- * Configurations are hostile until checked: every number has a range, so that no product of two of them overflows and none
- * that is divided by is zero. Missing and null both mean the default of the class in transformers.
+ * Configurations are hostile until checked: every number has a range, so that no product of two of them overflows and
+ * none that is divided by is zero. Missing and null both mean the default of the class in transformers.
  */
 #include "format/json.h"
 #include "model/decoder.h"
@@ -11,7 +11,13 @@
 
 static const char *const where = "config.json";
 
-enum { MOST_LAYERS = 4096, MOST_HEADS = 65536, MOST_WIDTH = 1 << 24, MOST_VOCABULARY = 1 << 27, MOST_POSITIONS = 1 << 30 };
+enum {
+    MOST_LAYERS = 4096,
+    MOST_HEADS = 65536,
+    MOST_WIDTH = 1 << 24,
+    MOST_VOCABULARY = 1 << 27,
+    MOST_POSITIONS = 1 << 30
+};
 
 static peft_status read_dims(peft_context *ctx, const json_t *config, const peft__decoder_variant *variant,
                              peft__dims *d) {
@@ -22,8 +28,8 @@ static peft_status read_dims(peft_context *ctx, const json_t *config, const peft
     PEFT_TRY(peft__json_need_int(ctx, config, where, "num_hidden_layers", 1, MOST_LAYERS, &d->num_hidden_layers));
     PEFT_TRY(peft__json_need_int(ctx, config, where, "num_attention_heads", 1, MOST_HEADS, &d->num_attention_heads));
     PEFT_TRY(peft__json_need_int(ctx, config, where, "vocab_size", 1, MOST_VOCABULARY, &d->vocab_size));
-    PEFT_TRY(peft__json_get_int(ctx, config, where, "max_position_embeddings", 1, MOST_POSITIONS, variant->max_positions,
-                                &d->max_position_embeddings));
+    PEFT_TRY(peft__json_get_int(ctx, config, where, "max_position_embeddings", 1, MOST_POSITIONS,
+                                variant->max_positions, &d->max_position_embeddings));
     PEFT_TRY(peft__json_get_double(ctx, config, where, "rms_norm_eps", 0, 1, eps, &eps));
     PEFT_TRY(peft__json_get_int(ctx, config, where, "pad_token_id", -1, MOST_VOCABULARY, -1, &pad));
     d->norm_eps = (float)eps;
@@ -35,19 +41,20 @@ static peft_status read_dims(peft_context *ctx, const json_t *config, const peft
                                 absent ? variant->num_key_value_heads : d->num_attention_heads,
                                 &d->num_key_value_heads));
     if (d->num_attention_heads % d->num_key_value_heads != 0)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: num_attention_heads %lld is not a multiple of num_key_value_heads %lld",
-                          where, (long long)d->num_attention_heads, (long long)d->num_key_value_heads);
+        return peft__fail(ctx, PEFT_E_FORMAT,
+                          "%s: num_attention_heads %lld is not a multiple of num_key_value_heads %lld", where,
+                          (long long)d->num_attention_heads, (long long)d->num_key_value_heads);
     PEFT_TRY(peft__json_get_int(ctx, config, where, "head_dim", 1, MOST_HEADS, variant->head_dim, &d->head_dim));
     if (d->head_dim == 0) {
         if (d->hidden_size % d->num_attention_heads != 0)
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: hidden_size %lld is not a multiple of num_attention_heads %lld", where,
-                              (long long)d->hidden_size, (long long)d->num_attention_heads);
+            return peft__fail(ctx, PEFT_E_FORMAT, "%s: hidden_size %lld is not a multiple of num_attention_heads %lld",
+                              where, (long long)d->hidden_size, (long long)d->num_attention_heads);
         d->head_dim = d->hidden_size / d->num_attention_heads;
     }
     return PEFT_OK;
 }
 
-/* ---- which layers slide, which do not rotate ----------------------------------------------------------------- */
+/* ---- which layers slide, which do not rotate ------------------------------------------------------------- */
 
 static peft_status read_layer_types(peft_context *ctx, const json_t *config, const peft__dims *d, int64_t window,
                                     int64_t *windows, bool *out_given) {
@@ -63,8 +70,9 @@ static peft_status read_layer_types(peft_context *ctx, const json_t *config, con
         const char *type = json_is_string(item) ? json_string_value(item) : "";
         if (strcmp(type, "sliding_attention") == 0) {
             if (window == 0)
-                return peft__fail(ctx, PEFT_E_FORMAT, "%s: layer_types[%lld] is sliding_attention without a sliding_window",
-                                  where, (long long)layer);
+                return peft__fail(ctx, PEFT_E_FORMAT,
+                                  "%s: layer_types[%lld] is sliding_attention without a sliding_window", where,
+                                  (long long)layer);
             windows[layer] = window;
         } else if (strcmp(type, "full_attention") != 0) {
             return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: layer_types[%lld]: \"%s\" is not built", where,
@@ -126,14 +134,15 @@ static peft_status read_no_rope(peft_context *ctx, const json_t *config, const p
     return PEFT_OK;
 }
 
-/* ---- the rest of the numbers ----------------------------------------------------------------------------------- */
+/* ---- the rest of the numbers ----------------------------------------------------------------------------- */
 
 static peft_status read_activation(peft_context *ctx, const json_t *config, const peft__decoder_variant *variant,
                                    peft__decoder_config *c) {
     const char *name = NULL;
     PEFT_TRY(peft__json_get_string(ctx, config, where, "hidden_act", variant->hidden_act, &name));
     if ((variant->flags & PEFT__DECODER_EMBED_SCALE) != 0) {
-        /* Gemma: early files say gelu in hidden_act and mean its tanh form; hidden_activation is right when it is there. */
+        /* Gemma: early files say gelu in hidden_act and mean its tanh form; hidden_activation is right when it is
+         * there. */
         if (strcmp(name, "gelu") == 0) name = variant->hidden_act;
         PEFT_TRY(peft__json_get_string(ctx, config, where, "hidden_activation", name, &name));
     }
@@ -166,7 +175,8 @@ static peft_status read_config(peft_context *ctx, peft_model *model, const peft_
     const size_t layers = (size_t)d->num_hidden_layers;
     int64_t *windows = peft__arena_alloc(peft__model_arena(model), layers * sizeof *windows);
     bool *no_rope = peft__arena_alloc(peft__model_arena(model), layers * sizeof *no_rope);
-    if (windows == NULL || no_rope == NULL) return peft__fail_nomem(ctx, layers * sizeof *windows, "the layers' settings");
+    if (windows == NULL || no_rope == NULL)
+        return peft__fail_nomem(ctx, layers * sizeof *windows, "the layers' settings");
     PEFT_TRY(read_no_rope(ctx, config, variant, d, no_rope));
     PEFT_TRY(read_windows(ctx, config, variant, d, no_rope, windows));
     PEFT_TRY(read_activation(ctx, config, variant, c));
@@ -181,7 +191,7 @@ static peft_status read_config(peft_context *ctx, peft_model *model, const peft_
     return PEFT_OK;
 }
 
-/* ---- modules ----------------------------------------------------------------------------------------------------- */
+/* ---- modules --------------------------------------------------------------------------------------------- */
 
 typedef struct bias_flags {
     uint32_t qkv, o, mlp;
@@ -215,8 +225,8 @@ static peft_status declare_linear(peft_context *ctx, peft_model *model, int64_t 
     return peft__model_declare(ctx, model, &spec, "model.layers.%lld.%s", (long long)layer, name);
 }
 
-static peft_status declare_norm(peft_context *ctx, peft_model *model, const peft__decoder_variant *variant, int64_t layer,
-                                const char *name, int64_t width) {
+static peft_status declare_norm(peft_context *ctx, peft_model *model, const peft__decoder_variant *variant,
+                                int64_t layer, const char *name, int64_t width) {
     const bool offset = (variant->flags & PEFT__DECODER_NORM_OFFSET) != 0 && peft__model_is_gguf(model);
     const peft__module_spec spec = {.kind = PEFT_MODULE_NORM,
                                     .layer = (int32_t)layer,
@@ -265,7 +275,8 @@ static peft_status declare_layer(peft_context *ctx, peft_model *model, const pef
 static peft_status declare_head(peft_context *ctx, peft_model *model, const peft__decoder_variant *variant) {
     const peft__dims *d = peft__model_dims(model);
     const json_t *config = peft__model_config_json(model);
-    peft__module_spec spec = {.kind = PEFT_MODULE_LINEAR, .layer = -1, .in = d->hidden_size, .flags = PEFT__MODULE_HEAD};
+    peft__module_spec spec = {
+        .kind = PEFT_MODULE_LINEAR, .layer = -1, .in = d->hidden_size, .flags = PEFT__MODULE_HEAD};
     bool tied = variant->tie_word_embeddings;
     switch (peft__model_task(model)) {
     case PEFT_TASK_CAUSAL_LM:
@@ -283,7 +294,8 @@ static peft_status declare_head(peft_context *ctx, peft_model *model, const peft
         spec.flags |= PEFT__MODULE_MAY_BE_NEW;
         if (peft__model_task(model) == PEFT_TASK_TOKEN_CLS) spec.flags |= PEFT__MODULE_BIAS;
         return peft__model_declare(ctx, model, &spec, "score");
-    case PEFT_TASK_FEATURE_EXTRACTION: return PEFT_OK;
+    case PEFT_TASK_FEATURE_EXTRACTION:
+        return PEFT_OK;
     default:
         return peft__fail(ctx, PEFT_E_UNSUPPORTED,
                           "a %s model can be CAUSAL_LM, SEQ_CLS, TOKEN_CLS or FEATURE_EXTRACTION; task %d is not built",

@@ -1,7 +1,7 @@
 /* decoder_gguf.c: what a decoder is called, and how its numbers are spelt, in GGUF files.
  *
- * The metadata becomes the config.json that Hugging Face would have, so that everything after this point knows one form only,
- * and a model read from GGUF can be written as a Hugging Face folder.
+ * The metadata becomes the config.json that Hugging Face would have, so that everything after this point knows one form
+ * only, and a model read from GGUF can be written as a Hugging Face folder.
  */
 #include "format/gguf.h"
 #include "model/decoder.h"
@@ -60,7 +60,8 @@ static double tidy(double value) {
     return value;
 }
 
-/* ---- rotary embedding ---------------------------------------------------------------------------------------------- */
+/* ---- rotary embedding ----------------------------------------------------------------------------------------------
+ */
 
 static peft_status put_factors(const reader *r, json_t *scaling, const char *name, const peft__tensor *tensor,
                                int64_t half) {
@@ -88,8 +89,8 @@ static peft_status put_factors(const reader *r, json_t *scaling, const char *nam
     return put(r, scaling, name, list);
 }
 
-/* Divisors of the inverse frequencies, which converters bake into tensors (Llama 3, Phi-3). transformers calls the same thing
- * longrope; with one list for both lengths and a factor of 1 it is exactly these divisors. */
+/* Divisors of the inverse frequencies, which converters bake into tensors (Llama 3, Phi-3). transformers calls the same
+ * thing longrope; with one list for both lengths and a factor of 1 it is exactly these divisors. */
 static peft_status scaling_from_tensors(const reader *r, int64_t half, json_t *scaling) {
     const peft__tensors *tensors = peft__gguf_tensors(r->gguf);
     const peft__tensor *both = peft__tensors_find(tensors, "rope_freqs.weight");
@@ -143,7 +144,8 @@ static peft_status copy_rope(const reader *r, int64_t head_dim) {
     PEFT_TRY(peft__gguf_get_int(r->gguf, key_of(r, "rope.dimension_count", full), 0, INT32_MAX, head_dim, &rotated));
     if (rotated <= 0 || rotated > head_dim)
         return peft__fail(r->ctx, PEFT_E_FORMAT, "%s: %s: expected 1 to %lld, found %lld",
-                          peft__tensors_name(peft__gguf_tensors(r->gguf)), full, (long long)head_dim, (long long)rotated);
+                          peft__tensors_name(peft__gguf_tensors(r->gguf)), full, (long long)head_dim,
+                          (long long)rotated);
     PEFT_TRY(put(r, r->config, "rope_theta", json_real(tidy(theta))));
     if (rotated != head_dim)
         PEFT_TRY(put(r, r->config, "partial_rotary_factor", json_real((double)rotated / (double)head_dim)));
@@ -158,7 +160,8 @@ static peft_status copy_rope(const reader *r, int64_t head_dim) {
     return put(r, r->config, "rope_scaling", scaling);
 }
 
-/* ---- all keys ------------------------------------------------------------------------------------------------------- */
+/* ---- all keys -------------------------------------------------------------------------------------------------------
+ */
 
 static peft_status copy_token_ids(const reader *r) {
     static const char *const keys[][2] = {{"tokenizer.ggml.bos_token_id", "bos_token_id"},
@@ -177,8 +180,8 @@ static peft_status copy_vocabulary(const reader *r) {
     const peft__tensor *words = NULL;
     PEFT_TRY(peft__tensors_need(r->ctx, tensors, "token_embd.weight", &words));
     if (words->ndim != 2)
-        return peft__fail(r->ctx, PEFT_E_MISMATCH, "%s: token_embd.weight: expected 2 dimensions, found %u", words->file,
-                          words->ndim);
+        return peft__fail(r->ctx, PEFT_E_MISMATCH, "%s: token_embd.weight: expected 2 dimensions, found %u",
+                          words->file, words->ndim);
     PEFT_TRY(put(r, r->config, "vocab_size", json_integer(words->shape[0])));
     return put(r, r->config, "tie_word_embeddings", json_boolean(peft__tensors_find(tensors, "output.weight") == NULL));
 }
@@ -205,8 +208,8 @@ static peft_status copy_head_dim(const reader *r, int64_t *out) {
     return put(r, r->config, "head_dim", json_integer(*out));
 }
 
-/* Gemma 2. Files without attention.scale mean the head size, but for the 27B model, known by its 46 layers, the width over
- * the heads. */
+/* Gemma 2. Files without attention.scale mean the head size, but for the 27B model, known by its 46 layers, the width
+ * over the heads. */
 static peft_status copy_caps(const reader *r, int64_t head_dim) {
     char full[KEY_BYTES];
     double scale = 0, query = (double)head_dim;
@@ -244,7 +247,8 @@ peft_status peft__decoder_config_from_gguf(peft_context *ctx, const void *gguf, 
     PEFT_TRY(put(&r, config, "hidden_act", json_string(variant->hidden_act)));
     if ((variant->flags & PEFT__DECODER_BIAS_KEYS) != 0) {
         const peft__tensors *tensors = peft__gguf_tensors(gguf);
-        PEFT_TRY(put(&r, config, "attention_bias", json_boolean(peft__tensors_find(tensors, "blk.0.attn_q.bias") != NULL)));
+        PEFT_TRY(
+            put(&r, config, "attention_bias", json_boolean(peft__tensors_find(tensors, "blk.0.attn_q.bias") != NULL)));
         PEFT_TRY(put(&r, config, "mlp_bias", json_boolean(peft__tensors_find(tensors, "blk.0.ffn_down.bias") != NULL)));
     }
     char class_name[64];
@@ -257,16 +261,24 @@ peft_status peft__decoder_config_from_gguf(peft_context *ctx, const void *gguf, 
     return put(&r, config, "architectures", classes);
 }
 
-/* ---- names ------------------------------------------------------------------------------------------------------------ */
+/* ---- names
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static const char *const layer_names[][2] = {
-    {"self_attn.q_proj.", "attn_q."},        {"self_attn.k_proj.", "attn_k."},
-    {"self_attn.v_proj.", "attn_v."},        {"self_attn.o_proj.", "attn_output."},
-    {"self_attn.qkv_proj.", "attn_qkv."},    {"self_attn.q_norm.", "attn_q_norm."},
-    {"self_attn.k_norm.", "attn_k_norm."},   {"mlp.gate_proj.", "ffn_gate."},
-    {"mlp.up_proj.", "ffn_up."},             {"mlp.gate_up_proj.", "ffn_up."},
-    {"mlp.down_proj.", "ffn_down."},         {"input_layernorm.", "attn_norm."},
-    {"pre_feedforward_layernorm.", "ffn_norm."}, {"post_feedforward_layernorm.", "post_ffw_norm."},
+    {"self_attn.q_proj.", "attn_q."},
+    {"self_attn.k_proj.", "attn_k."},
+    {"self_attn.v_proj.", "attn_v."},
+    {"self_attn.o_proj.", "attn_output."},
+    {"self_attn.qkv_proj.", "attn_qkv."},
+    {"self_attn.q_norm.", "attn_q_norm."},
+    {"self_attn.k_norm.", "attn_k_norm."},
+    {"mlp.gate_proj.", "ffn_gate."},
+    {"mlp.up_proj.", "ffn_up."},
+    {"mlp.gate_up_proj.", "ffn_up."},
+    {"mlp.down_proj.", "ffn_down."},
+    {"input_layernorm.", "attn_norm."},
+    {"pre_feedforward_layernorm.", "ffn_norm."},
+    {"post_feedforward_layernorm.", "post_ffw_norm."},
 };
 
 static const char *const outer_names[][2] = {

@@ -1,8 +1,8 @@
 /* heads.c: from hidden states to logits or loss. A head is a row of the table below: for its task it says which rows it
  * reads and how. Architectures give the names of their modules.
  *
- * The loss of a language model is computed by one operation that never forms [rows, vocabulary]; that is possible as long as
- * no method changes what the output layer gives, else the logits are made and the plain cross entropy follows.
+ * The loss of a language model is computed by one operation that never forms [rows, vocabulary]; that is possible as
+ * long as no method changes what the output layer gives, else the logits are made and the plain cross entropy follows.
  */
 #include "model/build.h"
 #include "model/model_internal.h"
@@ -20,9 +20,10 @@ typedef struct head {
 static void no_loss(peft__build *b) {
     peft_context *ctx = peft__graph_context(b->graph);
     const int32_t task = peft__model_task(b->model);
-    peft__graph_fail(b->graph, peft__fail(ctx, PEFT_E_UNSUPPORTED,
-                                          "task %s has no loss of its own: load the model for another task or use PEFT_LOSS_HOST",
-                                          peft__task_name(task)));
+    peft__graph_fail(b->graph,
+                     peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                                "task %s has no loss of its own: load the model for another task or use PEFT_LOSS_HOST",
+                                peft__task_name(task)));
 }
 
 static void put_logits(peft__build *b, peft__value *logits) {
@@ -30,7 +31,8 @@ static void put_logits(peft__build *b, peft__value *logits) {
     peft__value_output(b->graph, logits);
 }
 
-/* ---- language models ------------------------------------------------------------------------------------------------- */
+/* ---- language models
+ * ------------------------------------------------------------------------------------------------- */
 
 static void build_causal(peft__build *b, peft__value *x, const peft__head_options *o) {
     peft__graph *g = b->graph;
@@ -54,7 +56,8 @@ static void build_causal(peft__build *b, peft__value *x, const peft__head_option
     b->loss = peft__op_cross_entropy(g, logits, &config);
 }
 
-/* ---- classifiers ------------------------------------------------------------------------------------------------------- */
+/* ---- classifiers
+ * ------------------------------------------------------------------------------------------------------- */
 
 static void build_classifier(peft__build *b, peft__value *x, const peft__head_options *o, bool by_sequence) {
     peft__value *logits = peft__build_linear(b, o->score, x, NULL);
@@ -74,7 +77,9 @@ static void build_sequences(peft__build *b, peft__value *x, const peft__head_opt
     build_classifier(b, x, o, true);
 }
 
-static void build_tokens(peft__build *b, peft__value *x, const peft__head_options *o) { build_classifier(b, x, o, false); }
+static void build_tokens(peft__build *b, peft__value *x, const peft__head_options *o) {
+    build_classifier(b, x, o, false);
+}
 
 static void build_features(peft__build *b, peft__value *x, const peft__head_options *o) {
     (void)o;
@@ -98,7 +103,8 @@ static const head *find_head(const peft__build *b) {
     return NULL;
 }
 
-/* ---- which rows ---------------------------------------------------------------------------------------------------------- */
+/* ---- which rows
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static peft__value *pick_rows(peft__build *b, peft__value *x) {
     const head *h = find_head(b);
@@ -108,7 +114,8 @@ static peft__value *pick_rows(peft__build *b, peft__value *x) {
                                                             : h->for_logits;
     b->rows_picked = true;
     if (read == READ_ALL) return x;
-    peft__rows *rows = read == READ_LAST ? peft__rows_pick(b->graph, x->rows, -1) : peft__rows_labelled(b->graph, x->rows);
+    peft__rows *rows =
+        read == READ_LAST ? peft__rows_pick(b->graph, x->rows, -1) : peft__rows_labelled(b->graph, x->rows);
     return peft__op_select_rows(b->graph, rows, x, NULL);
 }
 
@@ -118,7 +125,9 @@ static bool has_readout(const peft__build *b) {
     return false;
 }
 
-peft__value *peft__build_readout_rows(peft__build *b, peft__value *x) { return has_readout(b) ? x : pick_rows(b, x); }
+peft__value *peft__build_readout_rows(peft__build *b, peft__value *x) {
+    return has_readout(b) ? x : pick_rows(b, x);
+}
 
 void peft__build_decoder_head(peft__build *b, peft__value *hidden, const peft__head_options *options) {
     const head *h = find_head(b);

@@ -1,14 +1,14 @@
 /* load.c: a model from a folder, a file, memory or the host's read function; and how long it lives.
  *
- * Weights are not copied: modules point into the mapped files, which the model holds through the collection of tensors. A
- * model has no context of its own: it keeps the allocator's record, so that any context may use it and it may be
+ * Weights are not copied: modules point into the mapped files, which the model holds through the collection of tensors.
+ * A model has no context of its own: it keeps the allocator's record, so that any context may use it and it may be
  * destroyed last.
  */
 #include "model/model_internal.h"
 
 #include <stdio.h>
 
-/* ---- life ----------------------------------------------------------------------------------------------------- */
+/* ---- life ------------------------------------------------------------------------------------------------ */
 
 peft_status peft__model_new(peft_context *ctx, peft_model **out_model) {
     peft_model *model = peft__alloc_zero(ctx->mem, sizeof *model);
@@ -44,7 +44,7 @@ void peft__model_unref(peft_model *model) {
     peft__mem_unref(mem);
 }
 
-/* ---- after the weights are found -------------------------------------------------------------------------------- */
+/* ---- after the weights are found ------------------------------------------------------------------------- */
 
 static uint64_t hash_tensor(const char *module, char part, const peft__tensor *tensor, uint64_t hash) {
     hash = peft__hash64(module, strlen(module), hash);
@@ -109,8 +109,8 @@ static peft_status fill(peft_context *ctx, peft_model *model, const peft_model_o
     peft__model_finish(model);
     PEFT_TRY(peft__model_print_config(ctx, model));
     if (model->tokenizer != NULL && peft__tokenizer_size(model->tokenizer) > model->dims.vocab_size)
-        peft__log(ctx, PEFT_LOG_WARNING, "%s: the tokenizer has %d tokens, the model's embedding %lld rows", model->path,
-                  (int)peft__tokenizer_size(model->tokenizer), (long long)model->dims.vocab_size);
+        peft__log(ctx, PEFT_LOG_WARNING, "%s: the tokenizer has %d tokens, the model's embedding %lld rows",
+                  model->path, (int)peft__tokenizer_size(model->tokenizer), (long long)model->dims.vocab_size);
     PEFT_TRY(peft__report_finish(ctx, model));
     peft__table_free(&model->file_index);
     peft__table_init(&model->file_index, model->mem);
@@ -125,7 +125,7 @@ static peft_status accept_tokenizer(peft_context *ctx, peft_model *model, peft_s
     return PEFT_OK;
 }
 
-/* ---- sources ---------------------------------------------------------------------------------------------------- */
+/* ---- sources --------------------------------------------------------------------------------------------- */
 
 static peft_status fill_from_folder(peft_context *ctx, peft_model *model, const peft_model_options *options) {
     static const char *const tokenizer_files[] = {"tokenizer.json", "vocab.json", "vocab.txt"};
@@ -191,10 +191,11 @@ static peft_status load_source(peft_context *ctx, peft__source *source, const pe
     peft__gguf *gguf = NULL;
     peft_status status = PEFT_OK;
     if (!peft__gguf_detect(source->data, source->size))
-        status = peft__fail(ctx, PEFT_E_FORMAT,
-                            "%s: expected a GGUF file or a Hugging Face folder (config.json, *.safetensors), found a file "
-                            "without GGUF's magic number",
-                            source->name);
+        status =
+            peft__fail(ctx, PEFT_E_FORMAT,
+                       "%s: expected a GGUF file or a Hugging Face folder (config.json, *.safetensors), found a file "
+                       "without GGUF's magic number",
+                       source->name);
     if (status >= 0) status = peft__gguf_open_source(ctx, source, &gguf);
     if (status >= 0) status = peft__model_new(ctx, &model);
     if (status >= 0) {
@@ -212,7 +213,7 @@ static peft_status load_source(peft_context *ctx, peft__source *source, const pe
     return PEFT_OK;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------------ */
+/* ---- public ---------------------------------------------------------------------------------------------- */
 
 void peft_model_options_init_sized(peft_model_options *options, uint32_t size) {
     if (options == NULL || size < sizeof options->struct_size) return;
@@ -243,8 +244,8 @@ peft_status peft_model_load(peft_context *ctx, const char *path, const peft_mode
     peft_model *model = NULL;
     PEFT_TRY(peft__model_new(ctx, &model));
     model->path = peft__arena_strdup(&model->arena, path);
-    const peft_status status = model->path == NULL ? peft__fail_nomem(ctx, strlen(path), "a path")
-                                                   : fill_from_folder(ctx, model, &chosen);
+    const peft_status status =
+        model->path == NULL ? peft__fail_nomem(ctx, strlen(path), "a path") : fill_from_folder(ctx, model, &chosen);
     if (status < 0) {
         peft__model_unref(model);
         return status;
@@ -253,8 +254,8 @@ peft_status peft_model_load(peft_context *ctx, const char *path, const peft_mode
     return PEFT_OK;
 }
 
-peft_status peft_model_load_memory(peft_context *ctx, const void *data, uint64_t size, const peft_model_options *options,
-                                   peft_model **out_model) {
+peft_status peft_model_load_memory(peft_context *ctx, const void *data, uint64_t size,
+                                   const peft_model_options *options, peft_model **out_model) {
     if (ctx == NULL) return PEFT_E_ARG;
     if (data == NULL || out_model == NULL || size > SIZE_MAX)
         return peft__fail(ctx, PEFT_E_ARG, "data and out_model may not be NULL");
@@ -277,7 +278,9 @@ peft_status peft_model_load_reader(peft_context *ctx, const peft_reader *reader,
     return load_source(ctx, source, &chosen, out_model);
 }
 
-void peft_model_destroy(peft_model *model) { peft__model_unref(model); }
+void peft_model_destroy(peft_model *model) {
+    peft__model_unref(model);
+}
 
 peft_status peft_model_get_info(const peft_model *model, peft_model_info *out_info) {
     if (model == NULL || out_info == NULL) return PEFT_E_ARG;
@@ -303,6 +306,12 @@ peft_status peft_model_get_info(const peft_model *model, peft_model_info *out_in
     return PEFT_OK;
 }
 
-const char *peft_model_load_report(const peft_model *model) { return model == NULL ? "" : model->report_text; }
-const char *peft_model_config(const peft_model *model) { return model == NULL ? "" : model->config_text; }
-const peft_tokenizer *peft_model_tokenizer(const peft_model *model) { return model == NULL ? NULL : model->tokenizer; }
+const char *peft_model_load_report(const peft_model *model) {
+    return model == NULL ? "" : model->report_text;
+}
+const char *peft_model_config(const peft_model *model) {
+    return model == NULL ? "" : model->config_text;
+}
+const peft_tokenizer *peft_model_tokenizer(const peft_model *model) {
+    return model == NULL ? NULL : model->tokenizer;
+}

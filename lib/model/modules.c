@@ -60,19 +60,41 @@ peft_status peft__model_declare(peft_context *ctx, peft_model *model, const peft
     return PEFT_OK;
 }
 
-/* ---- asked by other folders ------------------------------------------------------------------------------- */
+/* ---- asked by other folders ------------------------------------------------------------------------------ */
 
-const peft__dims *peft__model_dims(const peft_model *model) { return &model->dims; }
-peft__dims *peft__model_edit_dims(peft_model *model) { return &model->dims; }
-const json_t *peft__model_config_json(const peft_model *model) { return model->config; }
-const peft__arch *peft__model_arch(const peft_model *model) { return model->arch; }
-int32_t peft__model_task(const peft_model *model) { return model->task; }
-const void *peft__model_arch_config(const peft_model *model) { return model->arch_config; }
-void peft__model_set_arch_config(peft_model *model, const void *arch_config) { model->arch_config = arch_config; }
-peft__arena *peft__model_arena(peft_model *model) { return &model->arena; }
-bool peft__model_is_gguf(const peft_model *model) { return model->is_gguf; }
-const char *peft__model_path(const peft_model *model) { return model->path; }
-uint32_t peft__model_module_count(const peft_model *model) { return (uint32_t)model->module_count; }
+const peft__dims *peft__model_dims(const peft_model *model) {
+    return &model->dims;
+}
+peft__dims *peft__model_edit_dims(peft_model *model) {
+    return &model->dims;
+}
+const json_t *peft__model_config_json(const peft_model *model) {
+    return model->config;
+}
+const peft__arch *peft__model_arch(const peft_model *model) {
+    return model->arch;
+}
+int32_t peft__model_task(const peft_model *model) {
+    return model->task;
+}
+const void *peft__model_arch_config(const peft_model *model) {
+    return model->arch_config;
+}
+void peft__model_set_arch_config(peft_model *model, const void *arch_config) {
+    model->arch_config = arch_config;
+}
+peft__arena *peft__model_arena(peft_model *model) {
+    return &model->arena;
+}
+bool peft__model_is_gguf(const peft_model *model) {
+    return model->is_gguf;
+}
+const char *peft__model_path(const peft_model *model) {
+    return model->path;
+}
+uint32_t peft__model_module_count(const peft_model *model) {
+    return (uint32_t)model->module_count;
+}
 
 const peft__module *peft__model_module_at(const peft_model *model, uint32_t index) {
     return index < model->module_count ? model->modules[index] : NULL;
@@ -85,7 +107,8 @@ const peft__module *peft__model_find(const peft_model *model, const char *name) 
     if (model->task != PEFT_TASK_FEATURE_EXTRACTION || model->arch->base_prefix == NULL) return NULL;
     const size_t prefix = strlen(model->arch->base_prefix);
     if (strncmp(name, model->arch->base_prefix, prefix) != 0) return NULL;
-    return peft__table_get(&model->by_name, name + prefix, strlen(name) - prefix, &index) ? model->modules[index] : NULL;
+    return peft__table_get(&model->by_name, name + prefix, strlen(name) - prefix, &index) ? model->modules[index]
+                                                                                          : NULL;
 }
 
 const peft__module *peft__model_split(const peft_model *model, const char *tensor_name, int *out_part) {
@@ -183,9 +206,11 @@ peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, 
     return PEFT_OK;
 }
 
-/* ---- public ------------------------------------------------------------------------------------------------ */
+/* ---- public ---------------------------------------------------------------------------------------------- */
 
-uint32_t peft_model_module_count(const peft_model *model) { return model == NULL ? 0 : (uint32_t)model->module_count; }
+uint32_t peft_model_module_count(const peft_model *model) {
+    return model == NULL ? 0 : (uint32_t)model->module_count;
+}
 
 peft_status peft_model_module(const peft_model *model, uint32_t index, peft_module_info *out_info) {
     if (model == NULL || out_info == NULL || index >= model->module_count) return PEFT_E_ARG;

@@ -1,9 +1,9 @@
 /* resolve.c: from the tensors that an architecture expects to the tensors that the files hold.
  *
- * Published checkpoints spell one tensor in several ways: with or without the body's prefix, gamma and beta for weight and
- * bias, names of an older release, GGUF's own names. Each expected tensor is looked for under all of them. What is left
- * over in the file is reported; what is missing ends the load, with the closest names that are there, because a weight
- * that silently keeps its random start is the most expensive kind of typing error.
+ * Published checkpoints spell one tensor in several ways: with or without the body's prefix, gamma and beta for weight
+ * and bias, names of an older release, GGUF's own names. Each expected tensor is looked for under all of them. What is
+ * left over in the file is reported; what is missing ends the load, with the closest names that are there, because a
+ * weight that silently keeps its random start is the most expensive kind of typing error.
  */
 #include "model/model_internal.h"
 
@@ -14,9 +14,15 @@ enum { NAME_BYTES = 320, MISSING_SHOWN = 3 };
 
 /* Tensors of old checkpoints that are no weights. */
 static bool is_buffer(const char *name) {
-    static const char *const suffixes[] = {".attn.bias",           ".attn.masked_bias",    "position_ids",
-                                           "rotary_emb.inv_freq",  "num_batches_tracked",  ".attention.bias",
-                                           ".attention.masked_bias", "rope_freqs.weight", "rope_factors_long.weight",
+    static const char *const suffixes[] = {".attn.bias",
+                                           ".attn.masked_bias",
+                                           "position_ids",
+                                           "rotary_emb.inv_freq",
+                                           "num_batches_tracked",
+                                           ".attention.bias",
+                                           ".attention.masked_bias",
+                                           "rope_freqs.weight",
+                                           "rope_factors_long.weight",
                                            "rope_factors_short.weight"};
     const size_t length = strlen(name);
     for (size_t i = 0; i < PEFT_COUNT(suffixes); i++) {
@@ -37,7 +43,8 @@ const peft__tensor *peft__model_claim(peft_model *model, const char *file_name) 
 static const peft__tensor *claim_spellings(peft_model *model, const char *name) {
     const peft__tensor *tensor = peft__model_claim(model, name);
     if (tensor != NULL) return tensor;
-    static const char *const endings[][2] = {{"LayerNorm.weight", "LayerNorm.gamma"}, {"LayerNorm.bias", "LayerNorm.beta"}};
+    static const char *const endings[][2] = {{"LayerNorm.weight", "LayerNorm.gamma"},
+                                             {"LayerNorm.bias", "LayerNorm.beta"}};
     const size_t length = strlen(name);
     for (size_t i = 0; i < PEFT_COUNT(endings); i++) {
         const size_t tail = strlen(endings[i][0]);
@@ -71,7 +78,7 @@ static const peft__tensor *claim_tensor(peft_model *model, peft__arena *scratch,
     return other != NULL ? claim_prefixes(model, other) : NULL;
 }
 
-/* ---- one tensor --------------------------------------------------------------------------------------------- */
+/* ---- one tensor ------------------------------------------------------------------------------------------ */
 
 /* A float copy in the model's arena, under the same name. */
 static peft_status copy_f32(peft_context *ctx, peft_model *model, const peft__tensor *from, peft__tensor **out) {
@@ -119,11 +126,13 @@ static uint32_t stored_shape(const peft_model *model, const peft__module *module
     shape[0] = module->out;
     shape[1] = module->in;
     switch (module->kind) {
-    case PEFT_MODULE_NORM: return 1;
+    case PEFT_MODULE_NORM:
+        return 1;
     case PEFT_MODULE_CONV1D:
         if (model->is_gguf) return 2;
         break;
-    case PEFT_MODULE_EMBEDDING: break;
+    case PEFT_MODULE_EMBEDDING:
+        break;
     case PEFT_MODULE_TABLE: /* [1, rows, width] too */
         shape[0] = module->in;
         shape[1] = module->out;
@@ -149,7 +158,7 @@ static uint32_t stored_shape(const peft_model *model, const peft__module *module
     return 2;
 }
 
-/* ---- a module ----------------------------------------------------------------------------------------------- */
+/* ---- a module -------------------------------------------------------------------------------------------- */
 
 /* Do two tensors hold the same numbers? Looks at rows spread over the whole. */
 static bool looks_equal(const peft__tensor *a, const peft__tensor *b) {
@@ -266,7 +275,7 @@ static peft_status resolve_bias(peft_context *ctx, peft_model *model, peft__modu
     return PEFT_OK;
 }
 
-/* ---- what is missing, what is left over ---------------------------------------------------------------------- */
+/* ---- what is missing, what is left over ------------------------------------------------------------------ */
 
 static peft_status fail_missing(peft_context *ctx, const peft_model *model, const missing_list *missing,
                                 size_t expected) {
@@ -282,10 +291,10 @@ static peft_status fail_missing(peft_context *ctx, const peft_model *model, cons
         if (closest != NULL) (void)peft__buffer_printf(&text, " (closest in the file: %s)", closest);
     }
     if (missing->count > MISSING_SHOWN) (void)peft__buffer_puts(&text, ", ...");
-    const peft_status status = peft__fail(
-        ctx, PEFT_E_MISMATCH, "%s: %zu of the %zu tensors of a %s model are missing: %s",
-        peft__tensors_name(model->tensors), missing->count, expected, model->arch->model_type,
-        text.data != NULL ? text.data : "");
+    const peft_status status =
+        peft__fail(ctx, PEFT_E_MISMATCH, "%s: %zu of the %zu tensors of a %s model are missing: %s",
+                   peft__tensors_name(model->tensors), missing->count, expected, model->arch->model_type,
+                   text.data != NULL ? text.data : "");
     peft__buffer_free(&text);
     peft__free(ctx->mem, names);
     return status;
@@ -313,7 +322,7 @@ static peft_status report_left_over(peft_context *ctx, peft_model *model, bool a
     return PEFT_OK;
 }
 
-/* ---- all ----------------------------------------------------------------------------------------------------- */
+/* ---- all ------------------------------------------------------------------------------------------------- */
 
 static peft_status resolve_all(peft_context *ctx, peft_model *model, peft__arena *scratch, missing_list *missing) {
     size_t expected = 0, kept = 0;
@@ -350,7 +359,7 @@ peft_status peft__model_resolve(peft_context *ctx, peft_model *model, const peft
     return status;
 }
 
-/* ---- numbers ------------------------------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------------------------------- */
 
 static peft_status validate_tensor(peft_context *ctx, const peft__tensor *tensor) {
     enum { CHUNK = 4096 }; /* a whole number of blocks of every type */
@@ -362,8 +371,8 @@ static peft_status validate_tensor(peft_context *ctx, const peft__tensor *tensor
         peft__dequantize(tensor->dtype, tensor->data + (size_t)at / block * block_bytes, count, values);
         for (int64_t i = 0; i < count; i++) {
             if (!isfinite(values[i]))
-                return peft__fail(ctx, PEFT_E_NONFINITE, "%s: tensor %s: element %lld is %s", tensor->file, tensor->name,
-                                  (long long)(at + i), isnan(values[i]) ? "not a number" : "infinite");
+                return peft__fail(ctx, PEFT_E_NONFINITE, "%s: tensor %s: element %lld is %s", tensor->file,
+                                  tensor->name, (long long)(at + i), isnan(values[i]) ? "not a number" : "infinite");
         }
     }
     return PEFT_OK;

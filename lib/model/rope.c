@@ -1,7 +1,8 @@
-/* rope.c: the inverse frequencies and the attention factor of every rope_type that transformers has for language models.
+/* rope.c: the inverse frequencies and the attention factor of every rope_type that transformers has for language
+ * models.
  *
- * The tables are computed in float, step by step as transformers does: at position 8000 an inverse frequency that differs in
- * its last bits turns a head by 10^-3, and the reference is what models were trained with.
+ * The tables are computed in float, step by step as transformers does: at position 8000 an inverse frequency that
+ * differs in its last bits turns a head by 10^-3, and the reference is what models were trained with.
  */
 #include "model/rope.h"
 
@@ -54,8 +55,8 @@ static peft_status scale_llama3(peft_context *ctx, const rope_text *text, float 
     PEFT_TRY(peft__json_need_double(ctx, text->parameters, text->where, "low_freq_factor", 1e-6, 1e9, &low));
     PEFT_TRY(peft__json_need_double(ctx, text->parameters, text->where, "high_freq_factor", 1e-6, 1e9, &high));
     if (high <= low)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: high_freq_factor %g is not above low_freq_factor %g", text->where, high,
-                          low);
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: high_freq_factor %g is not above low_freq_factor %g", text->where,
+                          high, low);
     const double low_length = text->original_max / low, high_length = text->original_max / high;
     for (int64_t i = 0; i < text->dim / 2; i++) {
         const float inv = inv_freq[i], wave = (float)(2 * PI) / inv;
@@ -75,7 +76,9 @@ static double yarn_column(const rope_text *text, double turns) {
     return (double)text->dim * log(text->original_max / (turns * 2 * PI)) / (2 * log(text->theta));
 }
 
-static double yarn_scale(double factor, double mscale) { return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1; }
+static double yarn_scale(double factor, double mscale) {
+    return factor <= 1 ? 1 : 0.1 * mscale * log(factor) + 1;
+}
 
 static peft_status scale_yarn(peft_context *ctx, const rope_text *text, float *inv_freq, double *attention_factor) {
     double factor = 0, fast = 32, slow = 1, mscale = 0, mscale_all = 0, attention = 0;
@@ -119,7 +122,8 @@ static peft_status read_factors(peft_context *ctx, const rope_text *text, const 
         const json_t *item = json_array_get(list, (size_t)i);
         const double value = json_is_number(item) ? json_number_value(item) : 0;
         if (!(value > 1e-9 && value < 1e9))
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s[%lld]: expected a number above 0", text->where, key, (long long)i);
+            return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s[%lld]: expected a number above 0", text->where, key,
+                              (long long)i);
         out_inv_freq[i] = 1.0f / ((float)value * power_of(text, i));
     }
     return PEFT_OK;
@@ -187,14 +191,16 @@ static peft_status read_common(peft_context *ctx, const json_t *config, const pe
     text->max_positions = defaults->max_positions;
     PEFT_TRY(peft__json_get_double(ctx, config, "config.json", "rope_theta", 1e-3, 1e15, text->theta, &text->theta));
     PEFT_TRY(peft__json_get_double(ctx, config, "config.json", "partial_rotary_factor", 0.001, 1, share, &share));
-    PEFT_TRY(peft__json_get_double(ctx, config, "config.json", "original_max_position_embeddings", 1, 1e9, 0, &original));
+    PEFT_TRY(
+        peft__json_get_double(ctx, config, "config.json", "original_max_position_embeddings", 1, 1e9, 0, &original));
     if (p != NULL) {
         PEFT_TRY(peft__json_get_string(ctx, p, text->where, "type", text->type, &text->type));
         PEFT_TRY(peft__json_get_string(ctx, p, text->where, "rope_type", text->type, &text->type));
         PEFT_TRY(peft__json_get_double(ctx, p, text->where, "rope_theta", 1e-3, 1e15, text->theta, &text->theta));
         PEFT_TRY(peft__json_get_double(ctx, p, text->where, "partial_rotary_factor", 0.001, 1, share, &share));
         if (original == 0)
-            PEFT_TRY(peft__json_get_double(ctx, p, text->where, "original_max_position_embeddings", 1, 1e9, 0, &original));
+            PEFT_TRY(
+                peft__json_get_double(ctx, p, text->where, "original_max_position_embeddings", 1, 1e9, 0, &original));
     }
     text->original_max = original != 0 ? original : (double)defaults->max_positions;
     text->dim = (int64_t)((double)defaults->head_dim * share);
@@ -209,10 +215,8 @@ peft_status peft__rope_read(peft_context *ctx, const json_t *config, const peft_
     rope_text text = {0};
     PEFT_TRY(find_parameters(ctx, config, &text));
     PEFT_TRY(read_common(ctx, config, defaults, &text));
-    peft__rope_config rope = {.half = text.dim / 2,
-                              .attention_factor = 1,
-                              .theta = (float)text.theta,
-                              .max_positions = text.max_positions};
+    peft__rope_config rope = {
+        .half = text.dim / 2, .attention_factor = 1, .theta = (float)text.theta, .max_positions = text.max_positions};
     float *inv_freq = NULL;
     PEFT_TRY(new_table(ctx, arena, rope.half, &inv_freq));
     for (int64_t i = 0; i < rope.half; i++) inv_freq[i] = 1.0f / power_of(&text, i);

@@ -1,7 +1,7 @@
 /* Hidden states, logits and loss of whole models against transformers.
  *
- * Arguments, for models that are not carried here: pairs of a model (folder or GGUF) and a safetensors file with input_ids,
- * attention_mask and any of labels, logits, loss, hidden.<i>. */
+ * Arguments, for models that are not carried here: pairs of a model (folder or GGUF) and a safetensors file with
+ * input_ids, attention_mask and any of labels, logits, loss, hidden.<i>. */
 #include "check.h"
 #include "format/safetensors.h"
 #include "model/build.h"
@@ -97,7 +97,8 @@ static double worst(const example *e, const char *name, const peft__value *value
     for (int64_t row = 0; value != NULL && row < value->rows->count; row++) {
         const int64_t source = e->source[last_only ? e->offsets[row + 1] - 1 : row];
         for (int64_t c = 0; c < cols; c++)
-            difference = fmax(difference, fabs((double)value->data[row * value->ld + c] - (double)values[source * cols + c]));
+            difference =
+                fmax(difference, fabs((double)value->data[row * value->ld + c] - (double)values[source * cols + c]));
     }
     free(values);
     return difference / largest;

@@ -29,15 +29,15 @@ static bool reports(const peft_model *model, const char *text) {
     return found;
 }
 
-/* ---- variants of the carried model, written anew ---------------------------------------------------------------- */
+/* ---- variants of the carried model, written anew --------------------------------------------------------- */
 
 /* Changes a tensor on its way into the new file: false leaves it out. `out` is a copy that may be changed. */
 typedef bool (*edit_fn)(peft__tensor_out *out, char name[256], float *values);
 
 typedef struct variant {
     edit_fn edit;
-    const char *extra;   /* name of one more tensor [2, 2] */
-    const char *config;  /* JSON object that is merged over config.json */
+    const char *extra;  /* name of one more tensor [2, 2] */
+    const char *config; /* JSON object that is merged over config.json */
 } variant;
 
 static void write_variant(const variant *v) {
@@ -101,7 +101,8 @@ static void must_refuse(const variant *v, const peft_model_options *options, pef
     peft_model_destroy(model);
 }
 
-/* ---- what is there ------------------------------------------------------------------------------------------------- */
+/* ---- what is there -------------------------------------------------------------------------------------------------
+ */
 
 static void check_plain(void) {
     static const char *const names[] = {
@@ -125,7 +126,8 @@ static void check_plain(void) {
         CHECK_OK(ctx, peft_model_module(model, i, &module));
         CHECK_STR(module.name, names[i]);
     }
-    CHECK(module.kind == PEFT_MODULE_LINEAR && module.layer == 1 && module.in_features == 64 && module.out_features == 64);
+    CHECK(module.kind == PEFT_MODULE_LINEAR && module.layer == 1 && module.in_features == 64 &&
+          module.out_features == 64);
     CHECK_OK(ctx, peft_model_module(model, 20, &module));
     CHECK_STR(module.name, "lm_head");
     CHECK(peft_model_module(model, 21, &module) == PEFT_E_ARG);
@@ -147,7 +149,8 @@ static bool drop_prefix(peft__tensor_out *out, char name[256], float *values) {
 }
 
 static void check_names(void) {
-    peft_model *model = must_load(&(variant){.edit = drop_prefix, .extra = "layers.0.self_attn.rotary_emb.inv_freq"}, NULL);
+    peft_model *model =
+        must_load(&(variant){.edit = drop_prefix, .extra = "layers.0.self_attn.rotary_emb.inv_freq"}, NULL);
     CHECK(reports(model, "20 matched, 0 missing, 0 unexpected, 20 renamed, 1 tied, 0 new, 1 ignored"));
     CHECK(reports(model, "matched model.norm.weight F32 [64] (stored as norm.weight)"));
     peft_model_destroy(model);
@@ -169,9 +172,11 @@ static void check_names(void) {
     must_refuse(&(variant){.extra = "vision.weight"}, &options, PEFT_E_MISMATCH, "vision.weight");
 }
 
-/* ---- ties ------------------------------------------------------------------------------------------------------------ */
+/* ---- ties
+ * ------------------------------------------------------------------------------------------------------------ */
 
-/* There is no spare tensor of the head's shape: the embedding becomes the head, and the embedding is what is missing. */
+/* There is no spare tensor of the head's shape: the embedding becomes the head, and the embedding is what is missing.
+ */
 static bool embedding_is_head(peft__tensor_out *out, char name[256], float *values) {
     (void)out, (void)values;
     if (strcmp(name, "model.embed_tokens.weight") == 0) strcpy(name, "lm_head.weight");
@@ -188,7 +193,8 @@ static void check_ties(void) {
     peft_model_destroy(model);
 }
 
-/* ---- heads that are not in the file -------------------------------------------------------------------------------------- */
+/* ---- heads that are not in the file
+ * -------------------------------------------------------------------------------------- */
 
 static void check_new_head(void) {
     peft_model_options options;
@@ -202,7 +208,8 @@ static void check_new_head(void) {
     CHECK(module.is_new == 1 && module.out_features == 3);
     uint32_t ndim = 0;
     int64_t shape[4] = {0};
-    CHECK(peft__model_tensor_shape(model, "score.weight", &ndim, shape) && ndim == 2 && shape[0] == 3 && shape[1] == 64);
+    CHECK(peft__model_tensor_shape(model, "score.weight", &ndim, shape) && ndim == 2 && shape[0] == 3 &&
+          shape[1] == 64);
 
     const peft__capacity capacity = {.rows = 8, .sequences = 2, .labels = 8};
     peft__build b = {.model = model, .purpose = PEFT__BUILD_LOGITS};
@@ -218,7 +225,8 @@ static void check_new_head(void) {
     must_refuse(&(variant){0}, &options, PEFT_E_ARG, "task");
 }
 
-/* ---- files that do not fit -------------------------------------------------------------------------------------------------- */
+/* ---- files that do not fit
+ * -------------------------------------------------------------------------------------------------- */
 
 static bool leave_out(peft__tensor_out *out, char name[256], float *values) {
     (void)out, (void)values;
@@ -245,7 +253,8 @@ static bool not_a_number(peft__tensor_out *out, char name[256], float *values) {
 
 static void check_misfits(void) {
     must_refuse(&(variant){.edit = leave_out}, NULL, PEFT_E_MISMATCH, "4 of the 20 tensors");
-    must_refuse(&(variant){.edit = misspell}, NULL, PEFT_E_MISMATCH, "closest in the file: model.layers.0.mlp.upproj.weight");
+    must_refuse(&(variant){.edit = misspell}, NULL, PEFT_E_MISMATCH,
+                "closest in the file: model.layers.0.mlp.upproj.weight");
     must_refuse(&(variant){.edit = misshape}, NULL, PEFT_E_MISMATCH, "[96, 64]");
     peft_model_options options;
     peft_model_options_init(&options);
@@ -289,22 +298,24 @@ static void check_config_lies(void) {
         {"{\"attention_bias\": true}", PEFT_E_MISMATCH, "q_proj.bias"},
         {"{\"model_type\": \"qwen2\", \"layer_types\": [\"full_attention\"]}", PEFT_E_FORMAT, "layer_types"},
         {"{\"model_type\": \"qwen2\", \"layer_types\": [\"sliding_attention\", 1]}", PEFT_E_FORMAT, "sliding_window"},
-        {"{\"model_type\": \"qwen2\", \"layer_types\": [\"full_attention\", \"linear\"]}", PEFT_E_UNSUPPORTED, "linear"},
+        {"{\"model_type\": \"qwen2\", \"layer_types\": [\"full_attention\", \"linear\"]}", PEFT_E_UNSUPPORTED,
+         "linear"},
         {"{\"model_type\": \"smollm3\", \"no_rope_layers\": [1]}", PEFT_E_FORMAT, "no_rope_layers"},
         {"{\"model_type\": \"smollm3\", \"no_rope_layer_interval\": 0}", PEFT_E_FORMAT, "no_rope_layer_interval"},
     };
     for (size_t i = 0; i < sizeof lies / sizeof *lies; i++)
         must_refuse(&(variant){.config = lies[i].config}, NULL, lies[i].want, lies[i].word);
     /* null is absent, old keys are read */
-    peft_model *model = must_load(&(variant){.config = "{\"rope_parameters\": null, \"rope_theta\": 5, \"head_dim\": null, "
-                                                       "\"rope_scaling\": null, \"pad_token_id\": null, \"architectures\": null}"},
-                                  NULL);
+    peft_model *model =
+        must_load(&(variant){.config = "{\"rope_parameters\": null, \"rope_theta\": 5, \"head_dim\": null, "
+                                       "\"rope_scaling\": null, \"pad_token_id\": null, \"architectures\": null}"},
+                  NULL);
     CHECK(peft__model_dims(model)->pad_token_id == -1 && peft__model_task(model) == PEFT_TASK_CAUSAL_LM);
     peft_model_destroy(model);
     peft_model_destroy(must_load(&(variant){.config = "{\"model_type\": \"smollm3\"}"}, NULL));
 }
 
-/* ---- GGUF ---------------------------------------------------------------------------------------------------------------------- */
+/* ---- GGUF ------------------------------------------------------------------------------------------------ */
 
 static int64_t read_bytes(void *user, uint64_t offset, void *buffer, uint64_t size) {
     memcpy(buffer, (const char *)user + offset, size);
@@ -314,8 +325,9 @@ static int64_t read_bytes(void *user, uint64_t offset, void *buffer, uint64_t si
 static void check_gguf_order(const peft_model *quantised) {
     peft_model *model = NULL;
     CHECK_OK(ctx, peft_model_load(ctx, data_path("llama-gqa"), NULL, &model));
-    static const char *const names[] = {"model.layers.1.self_attn.q_proj.weight", "model.layers.0.self_attn.k_proj.weight",
-                                        "model.layers.0.mlp.down_proj.weight", "model.norm.weight", "lm_head.weight"};
+    static const char *const names[] = {"model.layers.1.self_attn.q_proj.weight",
+                                        "model.layers.0.self_attn.k_proj.weight", "model.layers.0.mlp.down_proj.weight",
+                                        "model.norm.weight", "lm_head.weight"};
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         uint32_t ndim = 0;
         int64_t shape[4] = {0};
@@ -364,7 +376,8 @@ static void check_gguf(void) {
     peft__rng rng = peft__rng_make(1, 2);
     for (int round = 0; round < 2000; round++) { /* whatever the header says, the answer is a status */
         memcpy(copy, bytes, size);
-        for (int i = 0; i < 3; i++) copy[peft__rng_below(&rng, round % 2 != 0 ? 1200 : size)] = (uint8_t)peft__rng_u32(&rng);
+        for (int i = 0; i < 3; i++)
+            copy[peft__rng_below(&rng, round % 2 != 0 ? 1200 : size)] = (uint8_t)peft__rng_u32(&rng);
         model = NULL;
         if (peft_model_load_memory(ctx, copy, size, NULL, &model) >= 0) peft_model_destroy(model);
     }
@@ -373,7 +386,8 @@ static void check_gguf(void) {
     CHECK_STATUS(ctx, peft_model_load(ctx, data_path("nowhere"), NULL, &model), PEFT_E_IO);
 }
 
-/* ---- a changed copy ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a changed copy
+ * ----------------------------------------------------------------------------------------------------------------- */
 
 static void check_clone(void) {
     peft_model *model = NULL, *clone = NULL;
@@ -402,7 +416,8 @@ static void check_clone(void) {
     peft_model_destroy(clone);
 }
 
-/* ---- memory and order of destruction ---------------------------------------------------------------------------------------------- */
+/* ---- memory and order of destruction
+ * ---------------------------------------------------------------------------------------------- */
 
 typedef struct counter {
     long left; /* allocations until one fails; -1 = never */

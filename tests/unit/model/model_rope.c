@@ -10,8 +10,8 @@ static double frequency(const peft__rope_config *rope, int64_t last, int64_t i) 
     if (rope->long_inv_freq != NULL && last >= rope->original_max) return (double)rope->long_inv_freq[i];
     if (rope->dynamic_factor == 0 || last < rope->max_positions) return (double)rope->inv_freq[i];
     const double dim = 2.0 * (double)rope->half, length = (double)last + 1, factor = (double)rope->dynamic_factor;
-    const double theta = (double)rope->theta *
-                         pow(factor * length / (double)rope->max_positions - (factor - 1), dim / (dim - 2));
+    const double theta =
+        (double)rope->theta * pow(factor * length / (double)rope->max_positions - (factor - 1), dim / (dim - 2));
     return 1 / pow(theta, 2.0 * (double)i / dim);
 }
 
@@ -76,8 +76,9 @@ int main(void) {
     check_refused("{\"rope_theta\":-1}", PEFT_E_FORMAT, "rope_theta");
     check_refused("{\"rope_scaling\":{\"type\":\"yarn\",\"factor\":4,\"rope_theta\":1}}", PEFT_E_FORMAT, "rope_theta");
     check_refused("{\"partial_rotary_factor\":0.2}", PEFT_E_UNSUPPORTED, "even");
-    check_refused("{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e4},\"sliding_attention\":{\"rope_theta\":2e4}}}",
-                  PEFT_E_UNSUPPORTED, "layers");
+    check_refused(
+        "{\"rope_parameters\":{\"full_attention\":{\"rope_theta\":1e4},\"sliding_attention\":{\"rope_theta\":2e4}}}",
+        PEFT_E_UNSUPPORTED, "layers");
     check_refused("{\"rope_scaling\":[1]}", PEFT_E_FORMAT, "rope_scaling");
     peft_context_destroy(ctx);
     return check_summary();
