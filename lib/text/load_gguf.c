@@ -434,9 +434,10 @@ static peft_status read_t5(reader *r) {
     PEFT_TRY(peft__gguf_get_bool(r->gguf, "tokenizer.ggml.add_space_prefix", true, &prefix));
     PEFT_TRY(peft__gguf_get_bool(r->gguf, "tokenizer.ggml.remove_extra_whitespaces", false, &extra));
     PEFT_TRY(put_charsmap(r));
-    if (extra) {
+    if (extra) { /* what is left at the start becomes the mark that would be put there anyway */
         PEFT_TRY(put_normalizer(r, PEFT__NORM_STRIP, PEFT__NFC, NULL, NULL));
-        PEFT_TRY(put_normalizer(r, PEFT__NORM_REPLACE, PEFT__NFC, NULL, " "));
+        t->normalizers[t->normalizer_count - 1].left = false;
+        PEFT_TRY(put_normalizer(r, PEFT__NORM_REPLACE, PEFT__NFC, NULL, SPACE_MARK));
         PEFT_TRY(peft__set_regex(r->ctx, t, &t->normalizers[t->normalizer_count - 1].pattern, " {2,}", 5));
     }
     PEFT_TRY(peft__put_splitter(r->ctx, t, PEFT__SPLIT_METASPACE, &split));

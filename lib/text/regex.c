@@ -90,7 +90,7 @@ peft_status peft__regex_compile(peft_context *ctx, pcre2_general_context *memory
             if (out->code == NULL) {
                 char why[160] = "";
                 pcre2_get_error_message(error, (PCRE2_UCHAR *)why, sizeof why);
-                status = error == PCRE2_ERROR_NOMEMORY
+                status = error == PCRE2_ERROR_HEAP_FAILED || error == PCRE2_ERROR_NOMEMORY
                              ? peft__fail_nomem(ctx, length, "a pattern")
                              : peft__fail(ctx, PEFT_E_UNSUPPORTED, "pattern \"%.*s\": %s",
                                           (int)peft__min_size(length, 200), pattern, why);
