@@ -34,7 +34,9 @@ int main(int argc, char **argv) {
 
     peft_dataset_options wanted;
     peft_dataset_options_init(&wanted);
-    wanted.max_length = 128;
+    peft_model_info about = {.struct_size = sizeof about};
+    TRY(peft_model_get_info(model, &about));
+    wanted.max_length = about.max_position_embeddings < 128 ? about.max_position_embeddings : 128;
     TRY(peft_dataset_open(context, model, argv[2], &wanted, &data));
     printf("%s", peft_dataset_report(data));
 

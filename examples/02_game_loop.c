@@ -13,9 +13,9 @@
 #include <time.h>
 
 static const char *const lines[] = {
-    "The miller says: beware of the bridge after dark, the toll is not paid in coin.",
-    "The miller says: I have ground flour for forty years and never once seen the wheel turn backwards.",
-    "The miller says: leave a loaf by the door and the river will remember you.",
+    "The miller: beware the bridge after dark.",
+    "The miller: the wheel never turns backwards.",
+    "The miller: leave a loaf by the door.",
 };
 
 static double now_ms(void) {

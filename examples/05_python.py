@@ -16,7 +16,7 @@ with peft.Context() as context:
     model = peft.Model(context, model_path)
     adapter = peft.Adapter(context, model, peft_type="LORA", r=8, lora_alpha=16, target_modules=["q_proj", "v_proj"], seed=42)
     print(adapter.report, end="")
-    data = peft.Dataset(context, model, data_path, max_length=128)
+    data = peft.Dataset(context, model, data_path, max_length=min(128, model.info["max_position_embeddings"]))
     print(data.report, end="")
     optimizer = peft.Optimizer(context, adapter)
     schedule = peft.Schedule("cosine", 1e-3, warmup_steps=steps // 10, total_steps=steps)
