@@ -17,8 +17,10 @@ char *peft__adapter_text(peft_adapter *adapter, const char *format, ...) {
     const int length = vsnprintf(NULL, 0, format, arguments);
     va_end(arguments);
     char *text = length >= 0 ? peft__arena_alloc(&adapter->arena, (size_t)length + 1) : NULL;
-    if (text != NULL) vsnprintf(text, (size_t)length + 1, format, again);
-    else (void)peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
+    if (text != NULL)
+        vsnprintf(text, (size_t)length + 1, format, again);
+    else
+        (void)peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
     va_end(again);
     return text;
 }
@@ -32,7 +34,9 @@ peft_status peft__adapter_note(peft_adapter *adapter, const char *format, ...) {
     peft__utf8_tidy(line);
     const size_t length = strlen(line);
     if (length > 0 && format[strlen(format) - 1] == '\n') line[length - 1] = '\n';
-    return peft__buffer_puts(&adapter->notes, line) ? PEFT_OK : peft__fail_nomem(adapter->ctx, sizeof line, "an adapter's report");
+    return peft__buffer_puts(&adapter->notes, line)
+               ? PEFT_OK
+               : peft__fail_nomem(adapter->ctx, sizeof line, "an adapter's report");
 }
 
 const char *peft__adapter_tensor_name(peft_adapter *adapter, const peft__module *module, bool bias) {
@@ -60,7 +64,8 @@ static peft_status keep(peft_adapter *adapter, const char *text, const char **ou
 }
 
 static peft_status put_index(peft_adapter *adapter, peft__table *table, const char *name, uint32_t index) {
-    return peft__table_put(table, name, strlen(name), index) ? PEFT_OK : peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
+    return peft__table_put(table, name, strlen(name), index) ? PEFT_OK
+                                                             : peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
 }
 
 peft_status peft__adapter_alias(peft_adapter *adapter, const char *base, uint32_t index) {
@@ -72,19 +77,26 @@ peft_status peft__adapter_alias(peft_adapter *adapter, const char *base, uint32_
 peft_status peft__adapter_declare(peft_adapter *adapter, const peft__declaration *declaration, uint32_t *out_index) {
     peft_context *ctx = adapter->ctx;
     uint64_t other = 0;
-    if (adapter->fixed) return peft__fail(ctx, PEFT_E_INTERNAL, "%s is declared after the adapter was made", declaration->name);
+    if (adapter->fixed)
+        return peft__fail(ctx, PEFT_E_INTERNAL, "%s is declared after the adapter was made", declaration->name);
     if (peft__table_get(&adapter->by_name, declaration->name, strlen(declaration->name), &other))
         return peft__fail(ctx, PEFT_E_MISMATCH, "two tensors of the adapter are called %.200s", declaration->name);
-    if (declaration->base != NULL && peft__table_get(&adapter->by_base, declaration->base, strlen(declaration->base), &other))
+    if (declaration->base != NULL &&
+        peft__table_get(&adapter->by_base, declaration->base, strlen(declaration->base), &other))
         return peft__fail(ctx, PEFT_E_MISMATCH, "%.200s would be trained twice", declaration->base);
-    if (adapter->count >= MOST_PARAMS) return peft__fail(ctx, PEFT_E_LIMIT, "the adapter has more than %d tensors", MOST_PARAMS);
+    if (adapter->count >= MOST_PARAMS)
+        return peft__fail(ctx, PEFT_E_LIMIT, "the adapter has more than %d tensors", MOST_PARAMS);
     if (adapter->count == adapter->capacity) PEFT_TRY(grow(adapter));
-    peft__param param = {.ndim = declaration->ndim, .flags = declaration->flags, .elements = 1,
+    peft__param param = {.ndim = declaration->ndim,
+                         .flags = declaration->flags,
+                         .elements = 1,
                          .lr_scale = declaration->lr_scale == 0.0f ? 1.0f : declaration->lr_scale};
     for (uint32_t i = 0; i < declaration->ndim; i++) {
         param.shape[i] = declaration->shape[i];
-        if (param.shape[i] < 1 || __builtin_mul_overflow(param.elements, param.shape[i], &param.elements) || param.elements > INT64_MAX / 64)
-            return peft__fail(ctx, PEFT_E_LIMIT, "%.200s has a size of %lld in dimension %u", declaration->name, (long long)param.shape[i], i);
+        if (param.shape[i] < 1 || __builtin_mul_overflow(param.elements, param.shape[i], &param.elements) ||
+            param.elements > INT64_MAX / 64)
+            return peft__fail(ctx, PEFT_E_LIMIT, "%.200s has a size of %lld in dimension %u", declaration->name,
+                              (long long)param.shape[i], i);
     }
     peft__slot slot = {.init = declaration->init, .init_value = declaration->init_value};
     PEFT_TRY(keep(adapter, declaration->name, &param.name));
@@ -99,8 +111,8 @@ peft_status peft__adapter_declare(peft_adapter *adapter, const peft__declaration
     return PEFT_OK;
 }
 
-peft_status peft__adapter_declare_base(peft_adapter *adapter, const peft__module *module, bool bias, const char *name, const char *key,
-                                       uint32_t *out_index) {
+peft_status peft__adapter_declare_base(peft_adapter *adapter, const peft__module *module, bool bias, const char *name,
+                                       const char *key, uint32_t *out_index) {
     const char *base = peft__adapter_tensor_name(adapter, module, bias);
     if (base == NULL) return peft__fail_nomem(adapter->ctx, strlen(module->name), "an adapter's names");
     peft__declaration d = {.name = name, .key = key, .base = base, .init = PEFT__INIT_BASE};
@@ -120,7 +132,9 @@ peft__param *peft__adapter_trained(void *self, const char *tensor) {
 
 /* ---- values -------------------------------------------------------------------------------------------------- */
 
-static int64_t padded(int64_t elements) { return (elements + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS; }
+static int64_t padded(int64_t elements) {
+    return (elements + ALIGN_FLOATS - 1) / ALIGN_FLOATS * ALIGN_FLOATS;
+}
 
 static peft_status allocate(peft_adapter *adapter) {
     peft_context *ctx = adapter->ctx;
@@ -152,10 +166,18 @@ static void fill(peft__param *param, peft__init init, float value, uint64_t seed
     peft__rng rng = peft__rng_make(seed, peft__hash64(param->name, strlen(param->name), 0));
     for (int64_t i = 0; i < param->elements; i++) {
         switch (init) {
-        case PEFT__INIT_UNIFORM: param->data[i] = value * (2.0f * peft__rng_uniform(&rng) - 1.0f); break;
-        case PEFT__INIT_NORMAL: param->data[i] = value * peft__rng_normal(&rng); break;
-        case PEFT__INIT_CONSTANT: param->data[i] = value; break;
-        default: param->data[i] = 0.0f; break;
+        case PEFT__INIT_UNIFORM:
+            param->data[i] = value * (2.0f * peft__rng_uniform(&rng) - 1.0f);
+            break;
+        case PEFT__INIT_NORMAL:
+            param->data[i] = value * peft__rng_normal(&rng);
+            break;
+        case PEFT__INIT_CONSTANT:
+            param->data[i] = value;
+            break;
+        default:
+            param->data[i] = 0.0f;
+            break;
         }
     }
 }
@@ -163,12 +185,16 @@ static void fill(peft__param *param, peft__init init, float value, uint64_t seed
 static peft_status fill_base(peft_adapter *adapter, uint32_t index, uint64_t seed) {
     const char *base = adapter->slots[index].base;
     peft__param *param = &adapter->params[index];
-    if (peft__model_tensor(adapter->model, base) != NULL) return peft__model_read_tensor(adapter->ctx, adapter->model, base, param->data);
+    if (peft__model_tensor(adapter->model, base) != NULL)
+        return peft__model_read_tensor(adapter->ctx, adapter->model, base, param->data);
     int part = 0;
     const peft__module *module = peft__model_split(adapter->model, base, &part);
-    if (part == 1) fill(param, PEFT__INIT_ZERO, 0.0f, seed);
-    else if (module != NULL && module->kind == PEFT_MODULE_NORM) fill(param, PEFT__INIT_CONSTANT, 1.0f, seed);
-    else fill(param, PEFT__INIT_NORMAL, (float)initializer_range(adapter), seed);
+    if (part == 1)
+        fill(param, PEFT__INIT_ZERO, 0.0f, seed);
+    else if (module != NULL && module->kind == PEFT_MODULE_NORM)
+        fill(param, PEFT__INIT_CONSTANT, 1.0f, seed);
+    else
+        fill(param, PEFT__INIT_NORMAL, (float)initializer_range(adapter), seed);
     return PEFT_OK;
 }
 
@@ -176,8 +202,10 @@ peft_status peft__adapter_initialise(peft_adapter *adapter, uint64_t seed) {
     for (uint32_t i = 0; i < adapter->count; i++) {
         const peft__slot *slot = &adapter->slots[i];
         if (slot->read || slot->init == PEFT__INIT_METHOD) continue;
-        if (slot->init == PEFT__INIT_BASE) PEFT_TRY(fill_base(adapter, i, seed));
-        else fill(&adapter->params[i], slot->init, slot->init_value, seed);
+        if (slot->init == PEFT__INIT_BASE)
+            PEFT_TRY(fill_base(adapter, i, seed));
+        else
+            fill(&adapter->params[i], slot->init, slot->init_value, seed);
     }
     return adapter->method->initialise != NULL ? adapter->method->initialise(adapter, seed) : PEFT_OK;
 }
@@ -186,8 +214,9 @@ peft_status peft__adapter_initialise(peft_adapter *adapter, uint64_t seed) {
 
 static const char *task_name(int32_t task) {
     static const char *const NAMES[] = {
-        [PEFT_TASK_CAUSAL_LM] = "CAUSAL_LM", [PEFT_TASK_SEQ_2_SEQ_LM] = "SEQ_2_SEQ_LM",   [PEFT_TASK_SEQ_CLS] = "SEQ_CLS",
-        [PEFT_TASK_TOKEN_CLS] = "TOKEN_CLS", [PEFT_TASK_QUESTION_ANS] = "QUESTION_ANS", [PEFT_TASK_FEATURE_EXTRACTION] = "FEATURE_EXTRACTION"};
+        [PEFT_TASK_CAUSAL_LM] = "CAUSAL_LM",       [PEFT_TASK_SEQ_2_SEQ_LM] = "SEQ_2_SEQ_LM",
+        [PEFT_TASK_SEQ_CLS] = "SEQ_CLS",           [PEFT_TASK_TOKEN_CLS] = "TOKEN_CLS",
+        [PEFT_TASK_QUESTION_ANS] = "QUESTION_ANS", [PEFT_TASK_FEATURE_EXTRACTION] = "FEATURE_EXTRACTION"};
     return task > 0 && (size_t)task < PEFT_COUNT(NAMES) ? NAMES[task] : NULL;
 }
 
@@ -218,11 +247,13 @@ static peft_status setup(peft_adapter *adapter) {
     adapter->base_hash = info.hash;
     PEFT_TRY(complete_config(adapter));
     PEFT_TRY(adapter->method->configure(adapter));
-    if (adapter->count == 0) return peft__fail(ctx, PEFT_E_MISMATCH, "%s has nothing to train in this model", adapter->method->peft_type);
+    if (adapter->count == 0)
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%s has nothing to train in this model", adapter->method->peft_type);
     return allocate(adapter);
 }
 
-peft_status peft__adapter_make(peft_context *ctx, peft_model *model, const char *where, json_t *given, bool loading, peft_adapter **out_adapter) {
+peft_status peft__adapter_make(peft_context *ctx, peft_model *model, const char *where, json_t *given, bool loading,
+                               peft_adapter **out_adapter) {
     const peft__method *method = NULL;
     json_t *config = NULL;
     PEFT_TRY(peft__config_read(ctx, where, given, &method, &config));
@@ -256,7 +287,8 @@ static peft_status describe(peft_adapter *adapter) {
     for (uint32_t i = 0; i < adapter->count; i++) trained += (adapter->params[i].flags & PEFT__PARAM_FROZEN) == 0;
     if (adapter->modules > 0) PEFT_TRY(peft__adapter_note(adapter, "%u modules adapted\n", adapter->modules));
     PEFT_TRY(peft__adapter_note(adapter, "%u tensors trained, %lld scalars\n", trained, (long long)adapter->trained));
-    if (trained < adapter->count) PEFT_TRY(peft__adapter_note(adapter, "%u tensors frozen\n", adapter->count - trained));
+    if (trained < adapter->count)
+        PEFT_TRY(peft__adapter_note(adapter, "%u tensors frozen\n", adapter->count - trained));
     return PEFT_OK;
 }
 
@@ -270,17 +302,21 @@ peft_status peft__adapter_finish(peft_adapter *adapter) {
     if (status >= 0) adapter->config_text = peft__strdup(ctx->mem, text.data);
     peft__buffer_free(&text);
     PEFT_TRY(status);
-    if (adapter->report == NULL || adapter->config_text == NULL) return peft__fail_nomem(ctx, 1024, "an adapter's report");
+    if (adapter->report == NULL || adapter->config_text == NULL)
+        return peft__fail_nomem(ctx, 1024, "an adapter's report");
     return PEFT_OK;
 }
 
 /* ---- public ---------------------------------------------------------------------------------------------------- */
 
-peft_status peft_adapter_create(peft_context *ctx, peft_model *model, const char *config_json, uint64_t seed, peft_adapter **out_adapter) {
+peft_status peft_adapter_create(peft_context *ctx, peft_model *model, const char *config_json, uint64_t seed,
+                                peft_adapter **out_adapter) {
     if (ctx == NULL) return PEFT_E_ARG;
-    if (model == NULL || config_json == NULL || out_adapter == NULL) return peft__fail(ctx, PEFT_E_ARG, "peft_adapter_create: an argument is NULL");
+    if (model == NULL || config_json == NULL || out_adapter == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_adapter_create: an argument is NULL");
     json_t *given = NULL;
-    PEFT_TRY(peft__json_load_memory(ctx, "adapter configuration", config_json, strlen(config_json), CONFIG_LIMIT, &given));
+    PEFT_TRY(
+        peft__json_load_memory(ctx, "adapter configuration", config_json, strlen(config_json), CONFIG_LIMIT, &given));
     peft_adapter *adapter = NULL;
     peft_status status = peft__adapter_make(ctx, model, "adapter configuration", given, false, &adapter);
     json_decref(given);
@@ -300,7 +336,9 @@ peft_adapter *peft__adapter_ref(peft_adapter *adapter) {
     return adapter;
 }
 
-void peft_adapter_destroy(peft_adapter *adapter) { peft__adapter_unref(adapter); }
+void peft_adapter_destroy(peft_adapter *adapter) {
+    peft__adapter_unref(adapter);
+}
 
 void peft__adapter_unref(peft_adapter *adapter) {
     if (adapter == NULL || atomic_fetch_sub_explicit(&adapter->references, 1, memory_order_acq_rel) != 1) return;
@@ -321,35 +359,51 @@ void peft__adapter_unref(peft_adapter *adapter) {
     peft__context_unref(ctx);
 }
 
-const char *peft_adapter_config(const peft_adapter *adapter) { return adapter != NULL ? adapter->config_text : NULL; }
-const char *peft_adapter_report(const peft_adapter *adapter) { return adapter != NULL ? adapter->report : NULL; }
-int64_t peft_adapter_parameter_count(const peft_adapter *adapter) { return adapter != NULL ? adapter->trained : 0; }
-uint32_t peft_adapter_tensor_count(const peft_adapter *adapter) { return adapter != NULL ? adapter->count : 0; }
+const char *peft_adapter_config(const peft_adapter *adapter) {
+    return adapter != NULL ? adapter->config_text : NULL;
+}
+const char *peft_adapter_report(const peft_adapter *adapter) {
+    return adapter != NULL ? adapter->report : NULL;
+}
+int64_t peft_adapter_parameter_count(const peft_adapter *adapter) {
+    return adapter != NULL ? adapter->trained : 0;
+}
+uint32_t peft_adapter_tensor_count(const peft_adapter *adapter) {
+    return adapter != NULL ? adapter->count : 0;
+}
 
 peft_status peft_adapter_tensor(const peft_adapter *adapter, uint32_t index, peft_tensor_info *out_info) {
     if (adapter == NULL) return PEFT_E_ARG;
     if (out_info == NULL || out_info->struct_size < sizeof(uint32_t))
         return peft__fail(adapter->ctx, PEFT_E_ARG, "peft_adapter_tensor: struct_size is not set");
-    if (index >= adapter->count) return peft__fail(adapter->ctx, PEFT_E_ARG, "tensor %u of an adapter with %u", index, adapter->count);
+    if (index >= adapter->count)
+        return peft__fail(adapter->ctx, PEFT_E_ARG, "tensor %u of an adapter with %u", index, adapter->count);
     const peft__param *param = &adapter->params[index];
-    peft_tensor_info info = {.struct_size = out_info->struct_size, .dtype = PEFT_DTYPE_F32, .ndim = param->ndim,
-                             .trainable = (param->flags & PEFT__PARAM_FROZEN) == 0, .bytes = (uint64_t)param->elements * sizeof(float),
-                             .name = param->name, .data = param->data};
+    peft_tensor_info info = {.struct_size = out_info->struct_size,
+                             .dtype = PEFT_DTYPE_F32,
+                             .ndim = param->ndim,
+                             .trainable = (param->flags & PEFT__PARAM_FROZEN) == 0,
+                             .bytes = (uint64_t)param->elements * sizeof(float),
+                             .name = param->name,
+                             .data = param->data};
     for (uint32_t i = 0; i < param->ndim; i++) info.shape[i] = param->shape[i];
     memcpy(out_info, &info, peft__min_size(out_info->struct_size, sizeof info));
     return PEFT_OK;
 }
 
-static peft_status check_count(const peft_adapter *adapter, const char *what, const void *values, int64_t count, int64_t wanted) {
+static peft_status check_count(const peft_adapter *adapter, const char *what, const void *values, int64_t count,
+                               int64_t wanted) {
     if (values == NULL) return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: no values are given", what);
     if (count != wanted)
-        return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "%s: expected %lld values, found %lld", what, (long long)wanted, (long long)count);
+        return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "%s: expected %lld values, found %lld", what,
+                          (long long)wanted, (long long)count);
     return PEFT_OK;
 }
 
 static peft_status check_finite(const peft_adapter *adapter, const char *what, const float *values, int64_t count) {
     for (int64_t i = 0; i < count; i++)
-        if (!isfinite(values[i])) return peft__fail(adapter->ctx, PEFT_E_NONFINITE, "%s: value %lld is not finite", what, (long long)i);
+        if (!isfinite(values[i]))
+            return peft__fail(adapter->ctx, PEFT_E_NONFINITE, "%s: value %lld is not finite", what, (long long)i);
     return PEFT_OK;
 }
 
@@ -383,7 +437,8 @@ peft_status peft_adapter_set_tensor(peft_adapter *adapter, const char *name, con
     uint64_t index = 0;
     if (name == NULL) return peft__fail(adapter->ctx, PEFT_E_ARG, "peft_adapter_set_tensor: no name is given");
     if (!peft__table_get(&adapter->by_name, name, strlen(name), &index))
-        return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "the adapter has no tensor %.200s; its first one is %s", name, adapter->params[0].name);
+        return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "the adapter has no tensor %.200s; its first one is %s", name,
+                          adapter->params[0].name);
     peft__param *param = &adapter->params[index];
     PEFT_TRY(check_count(adapter, name, values, count, param->elements));
     PEFT_TRY(check_finite(adapter, name, values, count));
@@ -395,7 +450,8 @@ peft_status peft_adapter_set_scale(peft_adapter *adapter, float scale) {
     if (adapter == NULL) return PEFT_E_ARG;
     if (!isfinite(scale)) return peft__fail(adapter->ctx, PEFT_E_ARG, "an adapter's scale must be finite");
     if (scale != 1.0f && (adapter->method->flags & PEFT__METHOD_SCALABLE) == 0)
-        return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s has no effect that can be scaled", adapter->method->peft_type);
+        return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s has no effect that can be scaled",
+                          adapter->method->peft_type);
     if (scale != adapter->scale) adapter->layout++;
     adapter->scale = scale;
     return PEFT_OK;

@@ -1,9 +1,9 @@
 /* adapter.h: an adapter in memory, and the tools that methods are made of.
  *
- * Every tensor of an adapter is declared once, with its name in memory, its key in the file, how it starts and, when it takes
- * the place of a tensor of the base (modules_to_save, biases, full fine-tuning), which one. All of peft/adapter.h follows from
- * these declarations. Values lie in one block, each tensor aligned to 64 bytes. Trained tensors keep the order of declaration,
- * which is the order of flat parameter and gradient arrays.
+ * Every tensor of an adapter is declared once, with its name in memory, its key in the file, how it starts and, when it
+ * takes the place of a tensor of the base (modules_to_save, biases, full fine-tuning), which one. All of peft/adapter.h
+ * follows from these declarations. Values lie in one block, each tensor aligned to 64 bytes. Trained tensors keep the
+ * order of declaration, which is the order of flat parameter and gradient arrays.
  */
 #ifndef PEFT_METHOD_ADAPTER_H
 #define PEFT_METHOD_ADAPTER_H
@@ -16,13 +16,14 @@ typedef enum {
     PEFT__INIT_CONSTANT, /* every element = init_value */
     PEFT__INIT_UNIFORM,  /* in [-init_value, init_value) */
     PEFT__INIT_NORMAL,   /* deviation init_value */
-    PEFT__INIT_BASE,     /* the base tensor it stands for; where that is new: PEFT__INIT_NORMAL, biases zero, norms one */
-    PEFT__INIT_METHOD    /* method->initialise */
+    PEFT__INIT_BASE,  /* the base tensor it stands for; where that is new: PEFT__INIT_NORMAL, biases zero, norms one */
+    PEFT__INIT_METHOD /* method->initialise */
 } peft__init;
 
 typedef struct peft__declaration {
     const char *name; /* in memory: as HF PEFT names it without the adapter's name */
-    const char *key;  /* in adapter_model.safetensors; NULL = not in the file (folded away, or state that only checkpoints hold) */
+    const char *key;  /* in adapter_model.safetensors; NULL = not in the file (folded away, or state that only
+                         checkpoints hold) */
     const char *base; /* the base tensor it stands for, "model.norm.weight"; NULL = none */
     uint32_t flags;   /* PEFT__PARAM_* */
     uint32_t ndim;
@@ -44,17 +45,17 @@ struct peft_adapter {
     atomic_int references; /* holders: the host, sessions, optimizers; 1 after create and load */
     peft_model *model;
     const peft__method *method;
-    void *state;        /* the method's own, usually in arena */
-    peft__arena arena;  /* names and records; freed with the adapter */
-    json_t *config;     /* complete */
+    void *state;       /* the method's own, usually in arena */
+    peft__arena arena; /* names and records; freed with the adapter */
+    json_t *config;    /* complete */
     peft__param *params;
-    peft__slot *slots;  /* beside params */
+    peft__slot *slots; /* beside params */
     uint32_t count, capacity;
-    bool loading;       /* configure() runs for a folder, not for a new adapter */
-    bool per_sequence;  /* works when only some sequences of a batch use it (batch.adapter_ids); set by configure() */
-    bool fixed;         /* declarations are closed: params no longer moves */
+    bool loading;      /* configure() runs for a folder, not for a new adapter */
+    bool per_sequence; /* works when only some sequences of a batch use it (batch.adapter_ids); set by configure() */
+    bool fixed;        /* declarations are closed: params no longer moves */
     float *block;
-    int64_t trained;    /* scalars that are trained */
+    int64_t trained;              /* scalars that are trained */
     peft__table by_name, by_base; /* -> index */
     float scale;
     uint64_t base_hash; /* of the model it was made for */
@@ -66,19 +67,21 @@ struct peft_adapter {
 
 /* ---- declarations (adapter.c) ---- */
 
-/* Returns PEFT_E_LIMIT, PEFT_E_NOMEM, or PEFT_E_MISMATCH for a name declared twice. `out_index` may be NULL. Everything is copied. */
+/* Returns PEFT_E_LIMIT, PEFT_E_NOMEM, or PEFT_E_MISMATCH for a name declared twice. `out_index` may be NULL. Everything
+ * is copied. */
 peft_status peft__adapter_declare(peft_adapter *adapter, const peft__declaration *declaration, uint32_t *out_index);
 /* Another base tensor that the same param stands for (a tied head in full fine-tuning). */
 peft_status peft__adapter_alias(peft_adapter *adapter, const char *base, uint32_t index);
-/* Declares the copy of a base tensor "module.weight" or "module.bias": shape, start and no-decay flag follow from the model. */
-peft_status peft__adapter_declare_base(peft_adapter *adapter, const peft__module *module, bool bias, const char *name, const char *key,
-                                       uint32_t *out_index);
+/* Declares the copy of a base tensor "module.weight" or "module.bias": shape, start and no-decay flag follow from the
+ * model. */
+peft_status peft__adapter_declare_base(peft_adapter *adapter, const peft__module *module, bool bias, const char *name,
+                                       const char *key, uint32_t *out_index);
 /* Formatted text in adapter->arena; NULL with the error set. */
 char *peft__adapter_text(peft_adapter *adapter, const char *format, ...) PEFT_PRINTF(2, 3);
 peft_status peft__adapter_note(peft_adapter *adapter, const char *format, ...) PEFT_PRINTF(2, 3);
 
-/* The `trained` hook of every method: the param that stands for a base tensor. NULL for an adapter with scale 0, unless the base
- * itself has no such tensor. */
+/* The `trained` hook of every method: the param that stands for a base tensor. NULL for an adapter with scale 0, unless
+ * the base itself has no such tensor. */
 peft__param *peft__adapter_trained(void *adapter, const char *tensor);
 /* Name of a module's tensor, in the arena. */
 const char *peft__adapter_tensor_name(peft_adapter *adapter, const peft__module *module, bool bias);
@@ -93,13 +96,17 @@ static inline peft__hooked peft__adapter_hooked(peft_adapter *adapter) {
     const peft__hooked hooked = {adapter->method->hooks, adapter};
     return hooked;
 }
-static inline const peft_model *peft__adapter_model(const peft_adapter *adapter) { return adapter->model; }
+static inline const peft_model *peft__adapter_model(const peft_adapter *adapter) {
+    return adapter->model;
+}
 
 /* ---- pattern.c: Python's regular expressions as far as PCRE2 has them, with limits on work ---- */
 
 typedef struct peft__pattern peft__pattern;
-/* `prefix` is put before the pattern ("" or "(.*\\.)?"); the whole text must match. PEFT_E_FORMAT names `where` and the position. */
-peft_status peft__pattern_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern, peft__pattern **out_regex);
+/* `prefix` is put before the pattern ("" or "(.*\\.)?"); the whole text must match. PEFT_E_FORMAT names `where` and the
+ * position. */
+peft_status peft__pattern_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern,
+                                  peft__pattern **out_regex);
 void peft__pattern_free(peft__pattern *regex);
 /* PEFT_E_LIMIT when matching takes too much work. */
 peft_status peft__pattern_match(peft_context *ctx, const peft__pattern *regex, const char *text, bool *out_match);
@@ -114,19 +121,23 @@ typedef struct peft__targets {
 } peft__targets;
 
 /* By the keys target_modules, exclude_modules, layers_to_transform, layers_pattern of adapter->config, spared by
- * modules_to_save. `defaults` serves target_modules null. A match of a kind not in `kinds` is PEFT_E_UNSUPPORTED, no match at
- * all PEFT_E_MISMATCH with the closest names. Rewrites target_modules where HF PEFT does (null, "all-linear"). */
-peft_status peft__targets_find(peft_adapter *adapter, uint32_t kinds, const peft__default_targets *defaults, peft__targets *out_targets);
-/* Does one of the names in config[key] (a list, or a regular expression) match the module? As target_modules and exclude_modules do. */
+ * modules_to_save. `defaults` serves target_modules null. A match of a kind not in `kinds` is PEFT_E_UNSUPPORTED, no
+ * match at all PEFT_E_MISMATCH with the closest names. Rewrites target_modules where HF PEFT does (null, "all-linear").
+ */
+peft_status peft__targets_find(peft_adapter *adapter, uint32_t kinds, const peft__default_targets *defaults,
+                               peft__targets *out_targets);
+/* Does one of the names in config[key] (a list, or a regular expression) match the module? As target_modules and
+ * exclude_modules do. */
 peft_status peft__targets_match(peft_adapter *adapter, const char *key, const char *module, bool *out_match);
 /* Value of the first pattern in config[key] (rank_pattern, alpha_pattern) that matches, else fallback. */
-peft_status peft__targets_pattern(peft_adapter *adapter, const char *key, const char *module, double fallback, double *out_value);
+peft_status peft__targets_pattern(peft_adapter *adapter, const char *key, const char *module, double fallback,
+                                  double *out_value);
 bool peft__targets_hold(const peft__targets *targets, const peft__module *module);
 
 /* ---- modules_to_save.c ---- */
 
-/* Completes config["modules_to_save"] (heads that the task brings, no duplicates) and declares the trained copies. Called by configure()
- * of every method that has the key, before peft__targets_find. */
+/* Completes config["modules_to_save"] (heads that the task brings, no duplicates) and declares the trained copies.
+ * Called by configure() of every method that has the key, before peft__targets_find. */
 peft_status peft__modules_to_save(peft_adapter *adapter);
 
 /* ---- names.c: what a layer was called by other versions of transformers ---- */
@@ -146,7 +157,8 @@ typedef struct peft__export {
 } peft__export;
 
 /* `data` is borrowed until the file is written. */
-peft_status peft__export_add(peft__export *file, const char *key, uint32_t ndim, const int64_t *shape, const float *data);
+peft_status peft__export_add(peft__export *file, const char *key, uint32_t ndim, const int64_t *shape,
+                             const float *data);
 /* A tensor of the base, widened to float (embedding tables beside their LoRA). */
 peft_status peft__export_add_base(peft__export *file, const char *key, const char *base_tensor);
 

@@ -1,8 +1,8 @@
 /* adapter_io.c: adapter folders as HF PEFT writes them, in and out.
  *
- * Loading is strict on purpose. An adapter whose names do not match loads "successfully" elsewhere and does nothing; here
- * every tensor of the file must find its place and every place its tensor. Names are compared as they are first, then by the
- * canonical form of names.c, so that files of other transformers releases still load.
+ * Loading is strict on purpose. An adapter whose names do not match loads "successfully" elsewhere and does nothing;
+ * here every tensor of the file must find its place and every place its tensor. Names are compared as they are first,
+ * then by the canonical form of names.c, so that files of other transformers releases still load.
  */
 #include <inttypes.h>
 #include <math.h>
@@ -37,10 +37,12 @@ static peft_status places_fill(peft_adapter *adapter, places *p) {
         const char *key = adapter->slots[i].key;
         if (key == NULL) continue;
         const char *canonical = peft__canonical_key(adapter->model, &p->arena, key);
-        if (canonical == NULL || !peft__table_put(&p->exact, key, strlen(key), i)) return peft__fail_nomem(ctx, 256, "an adapter's names");
+        if (canonical == NULL || !peft__table_put(&p->exact, key, strlen(key), i))
+            return peft__fail_nomem(ctx, 256, "an adapter's names");
         uint64_t other = 0; /* two tensors of one canonical name: neither may be found by it */
         const bool twice = peft__table_get(&p->canonical, canonical, strlen(canonical), &other);
-        if (!peft__table_put(&p->canonical, canonical, strlen(canonical), twice ? UINT64_MAX : i)) return peft__fail_nomem(ctx, 256, "an adapter's names");
+        if (!peft__table_put(&p->canonical, canonical, strlen(canonical), twice ? UINT64_MAX : i))
+            return peft__fail_nomem(ctx, 256, "an adapter's names");
     }
     return PEFT_OK;
 }
@@ -48,22 +50,28 @@ static peft_status places_fill(peft_adapter *adapter, places *p) {
 static peft_status read_into(peft_adapter *adapter, const peft__tensor *tensor, uint32_t index) {
     peft_context *ctx = adapter->ctx;
     peft__param *param = &adapter->params[index];
-    if (adapter->slots[index].read) return peft__fail(ctx, PEFT_E_MISMATCH, "%.200s: two tensors of the file are meant for %s", tensor->name, param->name);
+    if (adapter->slots[index].read)
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%.200s: two tensors of the file are meant for %s", tensor->name,
+                          param->name);
     PEFT_TRY(peft__tensor_check_float(ctx, tensor));
     const peft_status shape = peft__tensor_check_shape(ctx, tensor, param->ndim, param->shape);
     if (shape < 0) return peft__fail_in(ctx, shape, "the adapter does not fit its configuration or this model");
     PEFT_TRY(peft__tensor_read_f32(ctx, tensor, param->data));
     for (int64_t i = 0; i < param->elements; i++)
-        if (!isfinite(param->data[i])) return peft__fail(ctx, PEFT_E_NONFINITE, "%s: %.200s: element %lld is not finite", tensor->file, tensor->name, (long long)i);
+        if (!isfinite(param->data[i]))
+            return peft__fail(ctx, PEFT_E_NONFINITE, "%s: %.200s: element %lld is not finite", tensor->file,
+                              tensor->name, (long long)i);
     adapter->slots[index].read = true;
     return PEFT_OK;
 }
 
 /* *out_taken false: nobody wants this tensor. */
-static peft_status place(peft_adapter *adapter, places *p, const peft__tensor *tensor, uint32_t *out_renamed, bool *out_taken) {
+static peft_status place(peft_adapter *adapter, places *p, const peft__tensor *tensor, uint32_t *out_renamed,
+                         bool *out_taken) {
     uint64_t index = 0;
     *out_taken = true;
-    if (peft__table_get(&p->exact, tensor->name, strlen(tensor->name), &index)) return read_into(adapter, tensor, (uint32_t)index);
+    if (peft__table_get(&p->exact, tensor->name, strlen(tensor->name), &index))
+        return read_into(adapter, tensor, (uint32_t)index);
     const char *canonical = peft__canonical_key(adapter->model, &p->arena, tensor->name);
     if (canonical == NULL) return peft__fail_nomem(adapter->ctx, strlen(tensor->name), "an adapter's names");
     if (peft__table_get(&p->canonical, canonical, strlen(canonical), &index) && index != UINT64_MAX) {
@@ -86,14 +94,16 @@ static const char *closest_key(const peft_adapter *adapter, peft__arena *arena, 
     return keys != NULL ? peft__closest(name, keys, count) : NULL;
 }
 
-static peft_status complain(peft_adapter *adapter, const peft__tensors *tensors, places *p, const char *const *unmatched, size_t unmatched_count) {
+static peft_status complain(peft_adapter *adapter, const peft__tensors *tensors, places *p,
+                            const char *const *unmatched, size_t unmatched_count) {
     peft_context *ctx = adapter->ctx;
     size_t missing = 0;
     peft__buffer text;
     peft__buffer_init(&text, ctx->mem);
     for (uint32_t i = 0; i < adapter->count; i++) {
         if (adapter->slots[i].key == NULL || adapter->slots[i].read) continue;
-        if (missing++ < MOST_NAMED) peft__buffer_printf(&text, "%s%.160s", missing > 1 ? ", " : "; missing: ", adapter->slots[i].key);
+        if (missing++ < MOST_NAMED)
+            peft__buffer_printf(&text, "%s%.160s", missing > 1 ? ", " : "; missing: ", adapter->slots[i].key);
     }
     if (missing == 0 && unmatched_count == 0) {
         peft__buffer_free(&text);
@@ -101,12 +111,13 @@ static peft_status complain(peft_adapter *adapter, const peft__tensors *tensors,
     }
     for (size_t i = 0; i < unmatched_count && i < MOST_NAMED; i++) {
         const char *closest = closest_key(adapter, &p->arena, unmatched[i]);
-        peft__buffer_printf(&text, "%s%.160s%s%.160s%s", i > 0 ? ", " : "; fits nothing: ", unmatched[i], closest != NULL ? " (closest: " : "",
-                            closest != NULL ? closest : "", closest != NULL ? ")" : "");
+        peft__buffer_printf(&text, "%s%.160s%s%.160s%s", i > 0 ? ", " : "; fits nothing: ", unmatched[i],
+                            closest != NULL ? " (closest: " : "", closest != NULL ? closest : "",
+                            closest != NULL ? ")" : "");
     }
-    const peft_status status =
-        peft__fail(ctx, PEFT_E_MISMATCH, "%s: %zu tensors fit nothing in the model and %zu of the adapter's tensors are missing%s",
-                   peft__tensors_name(tensors), unmatched_count, missing, text.data != NULL ? text.data : "");
+    const peft_status status = peft__fail(
+        ctx, PEFT_E_MISMATCH, "%s: %zu tensors fit nothing in the model and %zu of the adapter's tensors are missing%s",
+        peft__tensors_name(tensors), unmatched_count, missing, text.data != NULL ? text.data : "");
     peft__buffer_free(&text);
     return status;
 }
@@ -116,7 +127,8 @@ static void check_base(const peft_adapter *adapter, const peft__tensors *tensors
     char mine[24];
     snprintf(mine, sizeof mine, "%016" PRIx64, adapter->base_hash);
     if (text != NULL && strcmp(text, mine) != 0)
-        peft__log(adapter->ctx, PEFT_LOG_WARNING, "%s: the adapter was trained on a base with other weights than this one (%.20s, here %s)",
+        peft__log(adapter->ctx, PEFT_LOG_WARNING,
+                  "%s: the adapter was trained on a base with other weights than this one (%.20s, here %s)",
                   peft__tensors_name(tensors), text, mine);
 }
 
@@ -137,7 +149,9 @@ static peft_status read_all(peft_adapter *adapter, const peft__tensors *tensors,
     PEFT_TRY(complain(adapter, tensors, p, unmatched, unmatched_count));
     check_base(adapter, tensors);
     PEFT_TRY(peft__adapter_note(adapter, "%zu tensors read\n", count));
-    return renamed > 0 ? peft__adapter_note(adapter, "%u tensors matched under the names of another transformers release\n", renamed) : PEFT_OK;
+    return renamed > 0 ? peft__adapter_note(
+                             adapter, "%u tensors matched under the names of another transformers release\n", renamed)
+                       : PEFT_OK;
 }
 
 static peft_status read_tensors(peft_adapter *adapter, const peft__tensors *tensors) {
@@ -156,12 +170,16 @@ static peft_status open_tensors(peft_context *ctx, const char *folder, peft__ten
     char *path = peft__path_join(ctx->mem, folder, TENSOR_FILE);
     char *pickle = peft__path_join(ctx->mem, folder, "adapter_model.bin");
     peft_status status = PEFT_OK;
-    if (path == NULL || pickle == NULL) status = peft__fail_nomem(ctx, strlen(folder), "a path");
+    if (path == NULL || pickle == NULL)
+        status = peft__fail_nomem(ctx, strlen(folder), "a path");
     else if (!peft__path_exists(path) && peft__path_exists(pickle))
         status = peft__fail(ctx, PEFT_E_UNSUPPORTED,
-                            "%s: only adapter_model.bin is there, a pickle, which is a program and is not run; load and save the adapter once with "
-                            "HF PEFT (safe_serialization=True) to get %s", folder, TENSOR_FILE);
-    else status = peft__safetensors_open(ctx, path, out_tensors);
+                            "%s: only adapter_model.bin is there, a pickle, which is a program and is not run; load "
+                            "and save the adapter once with "
+                            "HF PEFT (safe_serialization=True) to get %s",
+                            folder, TENSOR_FILE);
+    else
+        status = peft__safetensors_open(ctx, path, out_tensors);
     peft__free(ctx->mem, path);
     peft__free(ctx->mem, pickle);
     return status;
@@ -171,16 +189,20 @@ static peft_status load_config(peft_context *ctx, const char *folder, json_t **o
     char *path = peft__path_join(ctx->mem, folder, CONFIG_FILE);
     if (path == NULL) return peft__fail_nomem(ctx, strlen(folder), "a path");
     peft_status status = PEFT_OK;
-    if (!peft__path_is_dir(folder)) status = peft__fail(ctx, PEFT_E_IO, "%s is no folder; an adapter is a folder with %s", folder, CONFIG_FILE);
-    else if (!peft__path_exists(path)) status = peft__fail(ctx, PEFT_E_IO, "%s has no %s: it is no adapter", folder, CONFIG_FILE);
-    else status = peft__json_load_file(ctx, path, CONFIG_LIMIT, out_config);
+    if (!peft__path_is_dir(folder))
+        status = peft__fail(ctx, PEFT_E_IO, "%s is no folder; an adapter is a folder with %s", folder, CONFIG_FILE);
+    else if (!peft__path_exists(path))
+        status = peft__fail(ctx, PEFT_E_IO, "%s has no %s: it is no adapter", folder, CONFIG_FILE);
+    else
+        status = peft__json_load_file(ctx, path, CONFIG_LIMIT, out_config);
     peft__free(ctx->mem, path);
     return status;
 }
 
 peft_status peft_adapter_load(peft_context *ctx, peft_model *model, const char *folder, peft_adapter **out_adapter) {
     if (ctx == NULL) return PEFT_E_ARG;
-    if (model == NULL || folder == NULL || out_adapter == NULL) return peft__fail(ctx, PEFT_E_ARG, "peft_adapter_load: an argument is NULL");
+    if (model == NULL || folder == NULL || out_adapter == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_adapter_load: an argument is NULL");
     json_t *config = NULL;
     PEFT_TRY(load_config(ctx, folder, &config));
     peft_adapter *adapter = NULL;
@@ -214,7 +236,8 @@ static peft_status next(peft__export *file, peft__tensor_out **out) {
     return PEFT_OK;
 }
 
-peft_status peft__export_add(peft__export *file, const char *key, uint32_t ndim, const int64_t *shape, const float *data) {
+peft_status peft__export_add(peft__export *file, const char *key, uint32_t ndim, const int64_t *shape,
+                             const float *data) {
     const char *name = peft__arena_strdup(file->arena, key);
     if (name == NULL) return peft__fail_nomem(file->adapter->ctx, strlen(key), "an adapter's file");
     peft__tensor_out *tensor = NULL;
@@ -265,14 +288,16 @@ peft_status peft__export_add_base(peft__export *file, const char *key, const cha
 static peft_status gather(const peft_adapter *adapter, peft__export *file) {
     for (uint32_t i = 0; i < adapter->count; i++) {
         const peft__param *param = &adapter->params[i];
-        if (adapter->slots[i].key != NULL) PEFT_TRY(peft__export_add(file, adapter->slots[i].key, param->ndim, param->shape, param->data));
+        if (adapter->slots[i].key != NULL)
+            PEFT_TRY(peft__export_add(file, adapter->slots[i].key, param->ndim, param->shape, param->data));
     }
     return adapter->method->export != NULL ? adapter->method->export(adapter, file) : PEFT_OK;
 }
 
-/* The configuration is on disk under a temporary name before the tensors are put in place, so that only two renames lie between
- * the old adapter and the new one. */
-static peft_status write_files(const peft_adapter *adapter, const peft__export *file, const char *config_path, const char *tensor_path) {
+/* The configuration is on disk under a temporary name before the tensors are put in place, so that only two renames lie
+ * between the old adapter and the new one. */
+static peft_status write_files(const peft_adapter *adapter, const peft__export *file, const char *config_path,
+                               const char *tensor_path) {
     peft_context *ctx = adapter->ctx;
     char hash[24];
     snprintf(hash, sizeof hash, "%016" PRIx64, adapter->base_hash);
@@ -301,8 +326,10 @@ peft_status peft_adapter_save(const peft_adapter *adapter, const char *folder) {
     peft__arena arena;
     peft__arena_init(&arena, ctx->mem);
     peft__export file = {.adapter = (peft_adapter *)adapter, .arena = &arena};
-    char *config_path = peft__path_join(ctx->mem, folder, CONFIG_FILE), *tensor_path = peft__path_join(ctx->mem, folder, TENSOR_FILE);
-    peft_status status = config_path != NULL && tensor_path != NULL ? PEFT_OK : peft__fail_nomem(ctx, strlen(folder), "a path");
+    char *config_path = peft__path_join(ctx->mem, folder, CONFIG_FILE),
+         *tensor_path = peft__path_join(ctx->mem, folder, TENSOR_FILE);
+    peft_status status =
+        config_path != NULL && tensor_path != NULL ? PEFT_OK : peft__fail_nomem(ctx, strlen(folder), "a path");
     if (status >= 0) status = gather(adapter, &file);
     if (status >= 0) status = write_files(adapter, &file, config_path, tensor_path);
     peft__free(ctx->mem, config_path);

@@ -1,8 +1,9 @@
 /* config.c: adapter_config.json, read and written by tables of keys.
  *
- * HF PEFT writes every field of its dataclass, drops keys it does not know with a warning and takes defaults for missing ones.
- * We do the same, with one difference: a key that changes what is computed, and that we do not build, is refused by name
- * instead of being dropped, because an adapter that silently computes something else is the worst outcome.
+ * HF PEFT writes every field of its dataclass, drops keys it does not know with a warning and takes defaults for
+ * missing ones. We do the same, with one difference: a key that changes what is computed, and that we do not build, is
+ * refused by name instead of being dropped, because an adapter that silently computes something else is the worst
+ * outcome.
  */
 #include "method/adapter.h"
 
@@ -40,41 +41,48 @@ static void log_unknown(peft_context *ctx, const peft__method *method, const cha
     const char *names[128];
     size_t count = 0;
     for (size_t i = 0; i < common_count(method); i++) names[count++] = COMMON[i].name;
-    for (const peft__config_key *key = method->keys; key->name != NULL && count < PEFT_COUNT(names); key++) names[count++] = key->name;
+    for (const peft__config_key *key = method->keys; key->name != NULL && count < PEFT_COUNT(names); key++)
+        names[count++] = key->name;
     const char *closest = peft__closest(name, names, count);
-    peft__log(ctx, PEFT_LOG_WARNING, "%s: key \"%.80s\" is not known for %s and is ignored%s%s%s", where, name, method->peft_type,
-              closest != NULL ? " (did you mean \"" : "", closest != NULL ? closest : "", closest != NULL ? "\"?)" : "");
+    peft__log(ctx, PEFT_LOG_WARNING, "%s: key \"%.80s\" is not known for %s and is ignored%s%s%s", where, name,
+              method->peft_type, closest != NULL ? " (did you mean \"" : "", closest != NULL ? closest : "",
+              closest != NULL ? "\"?)" : "");
 }
 
 static peft_status fill_default(peft_context *ctx, json_t *config, const peft__config_key *key) {
     if (json_object_get(config, key->name) != NULL || key->use == PEFT__KEY_FOREIGN) return PEFT_OK;
     json_t *value = json_loads(key->fallback, JSON_DECODE_ANY, NULL);
-    if (value == NULL || json_object_set_new(config, key->name, value) != 0) return peft__fail_nomem(ctx, 64, "an adapter's configuration");
+    if (value == NULL || json_object_set_new(config, key->name, value) != 0)
+        return peft__fail_nomem(ctx, 64, "an adapter's configuration");
     return PEFT_OK;
 }
 
-static peft_status take_key(peft_context *ctx, const char *where, const peft__method *method, const char *name, const json_t *value,
-                            json_t *config) {
+static peft_status take_key(peft_context *ctx, const char *where, const peft__method *method, const char *name,
+                            const json_t *value, json_t *config) {
     const peft__config_key *key = find_key(method, name);
     if (key == NULL) {
         if (!is_common(name)) log_unknown(ctx, method, where, name);
         return PEFT_OK;
     }
-    if ((key->use == PEFT__KEY_REFUSED || key->use == PEFT__KEY_FOREIGN) && !json_is_null(value) && !json_is_false(value)) {
+    if ((key->use == PEFT__KEY_REFUSED || key->use == PEFT__KEY_FOREIGN) && !json_is_null(value) &&
+        !json_is_false(value)) {
         json_t *fallback = json_loads(key->fallback, JSON_DECODE_ANY, NULL);
         const bool same = fallback != NULL && json_equal(fallback, value);
         json_decref(fallback);
         if (!same)
-            return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: %s changes what %s computes and is not built (only %s is accepted)", where, name,
+            return peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                              "%s: %s changes what %s computes and is not built (only %s is accepted)", where, name,
                               method->peft_type, key->fallback);
     }
     if (key->use == PEFT__KEY_FOREIGN) return PEFT_OK;
     json_t *copy = json_deep_copy(value);
-    if (copy == NULL || json_object_set_new(config, name, copy) != 0) return peft__fail_nomem(ctx, 64, "an adapter's configuration");
+    if (copy == NULL || json_object_set_new(config, name, copy) != 0)
+        return peft__fail_nomem(ctx, 64, "an adapter's configuration");
     return PEFT_OK;
 }
 
-static peft_status complete(peft_context *ctx, const char *where, json_t *given, const peft__method *method, json_t *config) {
+static peft_status complete(peft_context *ctx, const char *where, json_t *given, const peft__method *method,
+                            json_t *config) {
     const char *name;
     json_t *value;
     json_object_foreach(given, name, value) PEFT_TRY(take_key(ctx, where, method, name, value, config));
@@ -83,7 +91,8 @@ static peft_status complete(peft_context *ctx, const char *where, json_t *given,
     return PEFT_OK;
 }
 
-peft_status peft__config_read(peft_context *ctx, const char *where, json_t *given, const peft__method **out_method, json_t **out_config) {
+peft_status peft__config_read(peft_context *ctx, const char *where, json_t *given, const peft__method **out_method,
+                              json_t **out_config) {
     const char *type = NULL;
     PEFT_TRY(peft__json_need_string(ctx, given, where, "peft_type", &type));
     const peft__method *method = peft__method_find(ctx, type);
@@ -120,7 +129,8 @@ peft_status peft__config_write(peft_context *ctx, const peft_adapter *adapter, p
     return status;
 }
 
-peft_status peft__config_set_names(peft_context *ctx, json_t *config, const char *key, const char *const *names, size_t count) {
+peft_status peft__config_set_names(peft_context *ctx, json_t *config, const char *key, const char *const *names,
+                                   size_t count) {
     json_t *list = json_array();
     bool good = list != NULL;
     for (size_t i = 0; good && i < count; i++) good = json_array_append_new(list, json_string(names[i])) == 0;

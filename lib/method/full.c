@@ -1,13 +1,13 @@
 /* full.c: full fine-tuning, wholly or in part, and the linear probe: base tensors that are trained themselves.
  *
  * HF PEFT has no such type, so the keys are ours:
- *   trainable   null = every tensor; "head" = only the output layer (linear probe); a list of names that match a tensor when they
- *               are a run of whole components of its name ("classifier", "layers.11", "q_proj.weight"); or a regular
+ *   trainable   null = every tensor; "head" = only the output layer (linear probe); a list of names that match a tensor
+ * when they are a run of whole components of its name ("classifier", "layers.11", "q_proj.weight"); or a regular
  *               expression over the whole tensor name
  *   layers      only the top n layers, and what lies outside of the layers behind them (0: that alone); null = no limit
  *   embeddings  false leaves out embedding tables (and a head that shares one)
- * Tensors keep the names of the model's files, in memory and in adapter_model.safetensors. Modules that the files do not have (a new
- * head) are always trained. There is nothing to scale: the tensors take the place of the base's.
+ * Tensors keep the names of the model's files, in memory and in adapter_model.safetensors. Modules that the files do
+ * not have (a new head) are always trained. There is nothing to scale: the tensors take the place of the base's.
  */
 #include "method/adapter.h"
 
@@ -41,11 +41,13 @@ static peft_status read_choice(peft_adapter *adapter, choice *out) {
         return out->head ? PEFT_OK : peft__pattern_compile(ctx, "trainable", "", text, &out->regex);
     }
     if (!json_is_array(trainable))
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: trainable: expected a list of names, a regular expression, \"head\" or null, found %s", WHERE,
-                          peft__json_kind(trainable));
+        return peft__fail(ctx, PEFT_E_FORMAT,
+                          "%s: trainable: expected a list of names, a regular expression, \"head\" or null, found %s",
+                          WHERE, peft__json_kind(trainable));
     for (size_t i = 0; i < json_array_size(trainable); i++)
         if (!json_is_string(json_array_get(trainable, i)) || json_string_length(json_array_get(trainable, i)) == 0)
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: trainable[%zu]: expected a name, found %s", WHERE, i, peft__json_kind(json_array_get(trainable, i)));
+            return peft__fail(ctx, PEFT_E_FORMAT, "%s: trainable[%zu]: expected a name, found %s", WHERE, i,
+                              peft__json_kind(json_array_get(trainable, i)));
     out->names = trainable;
     return PEFT_OK;
 }
@@ -56,13 +58,15 @@ static const peft__module *owner(const peft__module *module) {
     return module;
 }
 
-static bool in_wanted_layers(const peft_adapter *adapter, const peft__module *module, const choice *c, bool after_layers) {
+static bool in_wanted_layers(const peft_adapter *adapter, const peft__module *module, const choice *c,
+                             bool after_layers) {
     if (c->layers < 0 || module->is_new || module->is_head) return true;
     if (module->layer < 0) return after_layers;
     return module->layer >= peft__model_dims(adapter->model)->num_hidden_layers - c->layers;
 }
 
-static peft_status is_chosen(const peft_adapter *adapter, const choice *c, const peft__module *module, const char *tensor, bool after_layers, bool *out) {
+static peft_status is_chosen(const peft_adapter *adapter, const choice *c, const peft__module *module,
+                             const char *tensor, bool after_layers, bool *out) {
     *out = true;
     if (module->is_new) return PEFT_OK;
     *out = false;
@@ -70,9 +74,12 @@ static peft_status is_chosen(const peft_adapter *adapter, const choice *c, const
     const bool is_bias = module->has_bias && strcmp(tensor + strlen(module->name), ".bias") == 0;
     if (!c->embeddings && table && !is_bias) return PEFT_OK;
     if (!in_wanted_layers(adapter, module, c, after_layers)) return PEFT_OK;
-    if (c->head) *out = module->is_head;
-    else if (c->regex != NULL) return peft__pattern_match(adapter->ctx, c->regex, tensor, out);
-    else if (c->names == NULL) *out = true;
+    if (c->head)
+        *out = module->is_head;
+    else if (c->regex != NULL)
+        return peft__pattern_match(adapter->ctx, c->regex, tensor, out);
+    else if (c->names == NULL)
+        *out = true;
     for (size_t i = 0; i < json_array_size(c->names); i++)
         *out = *out || has_components(tensor, json_string_value(json_array_get(c->names, i)));
     return PEFT_OK;
@@ -114,8 +121,10 @@ static peft_status declare_chosen(peft_adapter *adapter, const choice *c) {
         adapter->modules += any;
     }
     if (adapter->count > 0) return PEFT_OK;
-    return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "%s: trainable, layers and embeddings leave nothing to train; the model's tensors are called like %s.weight", WHERE,
-                      peft__model_module_count(adapter->model) > 0 ? peft__model_module_at(adapter->model, 0)->name : "?");
+    return peft__fail(
+        adapter->ctx, PEFT_E_MISMATCH,
+        "%s: trainable, layers and embeddings leave nothing to train; the model's tensors are called like %s.weight",
+        WHERE, peft__model_module_count(adapter->model) > 0 ? peft__model_module_at(adapter->model, 0)->name : "?");
 }
 
 static peft_status configure(peft_adapter *adapter) {

@@ -1,13 +1,13 @@
 /* lora.c: LoRA (Hu et al. 2021), with rsLoRA's scale, DoRA, LoRA on embeddings, LoRA+ and LoRA-FA.
  *
- * A linear layer gets y + s B (A drop(x)), A [r, in], B [out, r], s = lora_alpha / r (rsLoRA: / sqrt(r)). B starts at zero, so
- * an untrained adapter changes nothing. B A is never formed while training; merging forms it row by row.
- * DoRA (Liu et al. 2024) also trains the length m of each row: out = b + (m / n) (y - b), n the row lengths of W + s B A, taken
- * as a constant in the backward pass.
- * On an embedding, A [r, vocabulary] has a column for each token: out = E[id] + s B A[:, id]; there A starts at zero.
+ * A linear layer gets y + s B (A drop(x)), A [r, in], B [out, r], s = lora_alpha / r (rsLoRA: / sqrt(r)). B starts at
+ * zero, so an untrained adapter changes nothing. B A is never formed while training; merging forms it row by row. DoRA
+ * (Liu et al. 2024) also trains the length m of each row: out = b + (m / n) (y - b), n the row lengths of W + s B A,
+ * taken as a constant in the backward pass. On an embedding, A [r, vocabulary] has a column for each token: out = E[id]
+ * + s B A[:, id]; there A starts at zero.
  *
- * The user's factor (adapter->scale) multiplies s; for DoRA it blends between the layer without and with the adapter, because
- * a factor on s alone would leave the row lengths changed.
+ * The user's factor (adapter->scale) multiplies s; for DoRA it blends between the layer without and with the adapter,
+ * because a factor on s alone would leave the row lengths changed.
  */
 #include <math.h>
 
@@ -21,8 +21,8 @@ typedef struct lora_layer {
     const peft__module *module;
     uint32_t a, b, bias, magnitude; /* params; UINT32_MAX = none */
     int64_t rank;
-    float scale; /* s */
-    const char *path; /* "base_model.model.<module>" */
+    float scale;        /* s */
+    const char *path;   /* "base_model.model.<module>" */
     peft__param *table; /* embedding whose file holds another base table than the model: that table, frozen */
 } lora_layer;
 
@@ -54,23 +54,36 @@ static peft_status read_init(peft_adapter *adapter, lora *l) {
     const char *text = json_is_string(init) ? json_string_value(init) : NULL;
     l->init = INIT_TRUE;
     if (json_is_true(init)) return PEFT_OK;
-    if (json_is_false(init)) l->init = INIT_FALSE;
-    else if (text != NULL && strcmp(text, "gaussian") == 0) l->init = INIT_GAUSSIAN;
+    if (json_is_false(init))
+        l->init = INIT_FALSE;
+    else if (text != NULL && strcmp(text, "gaussian") == 0)
+        l->init = INIT_GAUSSIAN;
     /* A loaded adapter brings its values; only inits that also change the base would compute something else. */
-    else if (text != NULL && adapter->loading && (strcmp(text, "orthogonal") == 0 || strcmp(text, "eva") == 0)) l->init = INIT_TRUE;
+    else if (text != NULL && adapter->loading && (strcmp(text, "orthogonal") == 0 || strcmp(text, "eva") == 0))
+        l->init = INIT_TRUE;
     else if (text != NULL)
-        return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s: init_lora_weights \"%.60s\" is not built (true, false and \"gaussian\" are)", WHERE, text);
-    else return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: init_lora_weights: expected true, false or a name, found %s", WHERE, peft__json_kind(init));
+        return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED,
+                          "%s: init_lora_weights \"%.60s\" is not built (true, false and \"gaussian\" are)", WHERE,
+                          text);
+    else
+        return peft__fail(adapter->ctx, PEFT_E_FORMAT,
+                          "%s: init_lora_weights: expected true, false or a name, found %s", WHERE,
+                          peft__json_kind(init));
     return PEFT_OK;
 }
 
 static peft_status read_bias(peft_adapter *adapter, lora *l) {
     const char *bias = NULL;
     PEFT_TRY(peft__json_get_string(adapter->ctx, adapter->config, WHERE, "bias", "none", &bias));
-    if (strcmp(bias, "none") == 0) l->bias = BIAS_NONE;
-    else if (strcmp(bias, "all") == 0) l->bias = BIAS_ALL;
-    else if (strcmp(bias, "lora_only") == 0) l->bias = BIAS_LORA_ONLY;
-    else return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: bias: expected none, all or lora_only, found \"%.60s\"", WHERE, bias);
+    if (strcmp(bias, "none") == 0)
+        l->bias = BIAS_NONE;
+    else if (strcmp(bias, "all") == 0)
+        l->bias = BIAS_ALL;
+    else if (strcmp(bias, "lora_only") == 0)
+        l->bias = BIAS_LORA_ONLY;
+    else
+        return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: bias: expected none, all or lora_only, found \"%.60s\"",
+                          WHERE, bias);
     return PEFT_OK;
 }
 
@@ -88,7 +101,8 @@ static peft_status read_config(peft_adapter *adapter, lora *l) {
     PEFT_TRY(read_init(adapter, l));
     l->dropout = (float)dropout;
     l->plus_ratio = ratio;
-    if (l->lora_bias && l->dora) return peft__fail(ctx, PEFT_E_ARG, "%s: lora_bias and use_dora cannot be used together", WHERE);
+    if (l->lora_bias && l->dora)
+        return peft__fail(ctx, PEFT_E_ARG, "%s: lora_bias and use_dora cannot be used together", WHERE);
     if (l->lora_bias && l->bias != BIAS_NONE)
         return peft__fail(ctx, PEFT_E_ARG, "%s: lora_bias needs bias \"none\", found another", WHERE);
     return PEFT_OK;
@@ -104,9 +118,11 @@ static peft_status fix_fan(peft_adapter *adapter, const peft__targets *targets) 
     }
     if (!conv && !linear) return PEFT_OK;
     if (said != conv && !(said && linear && conv))
-        peft__log(adapter->ctx, said ? PEFT_LOG_WARNING : PEFT_LOG_INFO, "%s: fan_in_fan_out is set to %s, as the layers are", WHERE, conv ? "true" : "false");
-    return json_object_set_new(adapter->config, "fan_in_fan_out", json_boolean(conv)) == 0 ? PEFT_OK
-                                                                                          : peft__fail_nomem(adapter->ctx, 64, "an adapter's configuration");
+        peft__log(adapter->ctx, said ? PEFT_LOG_WARNING : PEFT_LOG_INFO,
+                  "%s: fan_in_fan_out is set to %s, as the layers are", WHERE, conv ? "true" : "false");
+    return json_object_set_new(adapter->config, "fan_in_fan_out", json_boolean(conv)) == 0
+               ? PEFT_OK
+               : peft__fail_nomem(adapter->ctx, 64, "an adapter's configuration");
 }
 
 static peft_status layer_numbers(peft_adapter *adapter, const lora *l, lora_layer *layer) {
@@ -117,23 +133,28 @@ static peft_status layer_numbers(peft_adapter *adapter, const lora *l, lora_laye
     PEFT_TRY(peft__json_get_double(ctx, adapter->config, WHERE, "lora_alpha", -1e9, 1e9, 8.0, &alpha));
     PEFT_TRY(peft__targets_pattern(adapter, "rank_pattern", layer->module->name, (double)rank, &value));
     if (!(value >= 1.0 && value <= MOST_RANK) || value != floor(value))
-        return peft__fail(ctx, PEFT_E_ARG, "%s: the rank for %s is %g, expected a whole number from 1 to %d", WHERE, layer->module->name, value, MOST_RANK);
+        return peft__fail(ctx, PEFT_E_ARG, "%s: the rank for %s is %g, expected a whole number from 1 to %d", WHERE,
+                          layer->module->name, value, MOST_RANK);
     layer->rank = (int64_t)value;
     if (layer->rank > peft__min_i64(layer->module->in, layer->module->out))
-        peft__log(ctx, PEFT_LOG_WARNING, "%s: rank %lld is more than the matrix of %s has", WHERE, (long long)layer->rank, layer->module->name);
+        peft__log(ctx, PEFT_LOG_WARNING, "%s: rank %lld is more than the matrix of %s has", WHERE,
+                  (long long)layer->rank, layer->module->name);
     PEFT_TRY(peft__targets_pattern(adapter, "alpha_pattern", layer->module->name, alpha, &alpha));
     layer->scale = (float)(alpha / (l->rslora ? sqrt((double)layer->rank) : (double)layer->rank));
     return PEFT_OK;
 }
 
-static peft_status declare_one(peft_adapter *adapter, const lora_layer *layer, const char *leaf, const char *key_leaf, peft__declaration d, uint32_t *out) {
+static peft_status declare_one(peft_adapter *adapter, const lora_layer *layer, const char *leaf, const char *key_leaf,
+                               peft__declaration d, uint32_t *out) {
     d.name = peft__adapter_text(adapter, "%s.%s", layer->path, leaf);
     d.key = peft__adapter_text(adapter, "%s.%s", layer->path, key_leaf);
     if (d.name == NULL || d.key == NULL) return PEFT_E_NOMEM;
     return peft__adapter_declare(adapter, &d, out);
 }
 
-static float inverse_root(int64_t n) { return (float)(1.0 / sqrt((double)n)); }
+static float inverse_root(int64_t n) {
+    return (float)(1.0 / sqrt((double)n));
+}
 
 /* Kaiming uniform with a = sqrt(5) is uniform in +-1/sqrt(fan_in). */
 static peft_status declare_linear(peft_adapter *adapter, const lora *l, lora_layer *layer) {
@@ -152,33 +173,48 @@ static peft_status declare_linear(peft_adapter *adapter, const lora *l, lora_lay
     PEFT_TRY(declare_one(adapter, layer, "lora_A.weight", "lora_A.weight", a, &layer->a));
     PEFT_TRY(declare_one(adapter, layer, "lora_B.weight", "lora_B.weight", b, &layer->b));
     if (l->lora_bias) {
-        const peft__declaration bias = {.ndim = 1, .shape = {out}, .flags = PEFT__PARAM_NO_DECAY, .lr_scale = (float)l->plus_ratio,
-                                        .init = l->init == INIT_FALSE ? PEFT__INIT_UNIFORM : PEFT__INIT_ZERO, .init_value = inverse_root(r)};
+        const peft__declaration bias = {.ndim = 1,
+                                        .shape = {out},
+                                        .flags = PEFT__PARAM_NO_DECAY,
+                                        .lr_scale = (float)l->plus_ratio,
+                                        .init = l->init == INIT_FALSE ? PEFT__INIT_UNIFORM : PEFT__INIT_ZERO,
+                                        .init_value = inverse_root(r)};
         PEFT_TRY(declare_one(adapter, layer, "lora_B.bias", "lora_B.bias", bias, &layer->bias));
     }
     if (l->dora) {
         const peft__declaration m = {.ndim = 1, .shape = {out}, .init = PEFT__INIT_METHOD};
-        PEFT_TRY(declare_one(adapter, layer, "lora_magnitude_vector.weight", "lora_magnitude_vector", m, &layer->magnitude));
+        PEFT_TRY(
+            declare_one(adapter, layer, "lora_magnitude_vector.weight", "lora_magnitude_vector", m, &layer->magnitude));
     }
     return PEFT_OK;
 }
 
 static peft_status declare_embedding(peft_adapter *adapter, const lora *l, lora_layer *layer) {
     const int64_t tokens = layer->module->in, width = layer->module->out, r = layer->rank;
-    if (l->dora) return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s: use_dora on the embedding %s is not built", WHERE, layer->module->name);
-    if (l->lora_bias) return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: lora_bias cannot be used on the embedding %s", WHERE, layer->module->name);
+    if (l->dora)
+        return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s: use_dora on the embedding %s is not built", WHERE,
+                          layer->module->name);
+    if (l->lora_bias)
+        return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: lora_bias cannot be used on the embedding %s", WHERE,
+                          layer->module->name);
     const peft__declaration a = {.ndim = 2, .shape = {r, tokens}, .flags = l->freeze_a ? PEFT__PARAM_FROZEN : 0u};
-    const peft__declaration b = {.ndim = 2, .shape = {width, r}, .init = PEFT__INIT_NORMAL, .init_value = 1.0f, .lr_scale = (float)l->plus_ratio};
+    const peft__declaration b = {.ndim = 2,
+                                 .shape = {width, r},
+                                 .init = PEFT__INIT_NORMAL,
+                                 .init_value = 1.0f,
+                                 .lr_scale = (float)l->plus_ratio};
     PEFT_TRY(declare_one(adapter, layer, "lora_embedding_A", "lora_embedding_A", a, &layer->a));
     return declare_one(adapter, layer, "lora_embedding_B", "lora_embedding_B", b, &layer->b);
 }
 
 static peft_status declare_layer(peft_adapter *adapter, const lora *l, const peft__module *module, lora_layer *layer) {
-    *layer = (lora_layer){.module = module, .a = UINT32_MAX, .b = UINT32_MAX, .bias = UINT32_MAX, .magnitude = UINT32_MAX};
+    *layer =
+        (lora_layer){.module = module, .a = UINT32_MAX, .b = UINT32_MAX, .bias = UINT32_MAX, .magnitude = UINT32_MAX};
     layer->path = peft__adapter_text(adapter, "base_model.model.%s", module->name);
     if (layer->path == NULL) return PEFT_E_NOMEM;
     PEFT_TRY(layer_numbers(adapter, l, layer));
-    return module->kind == PEFT_MODULE_EMBEDDING ? declare_embedding(adapter, l, layer) : declare_linear(adapter, l, layer);
+    return module->kind == PEFT_MODULE_EMBEDDING ? declare_embedding(adapter, l, layer)
+                                                 : declare_linear(adapter, l, layer);
 }
 
 /* Trained biases of the base. In HF PEFT's wrapped model an adapted layer's own bias is X.base_layer.bias. */
@@ -186,12 +222,15 @@ static peft_status declare_biases(peft_adapter *adapter, const lora *l) {
     for (uint32_t i = 0; l->bias != BIAS_NONE && i < peft__model_module_count(adapter->model); i++) {
         const peft__module *module = peft__model_module_at(adapter->model, i);
         const bool adapted = layer_of(adapter, module) != NULL;
-        if (!module->has_bias || module->is_new || module->kind == PEFT_MODULE_TABLE || (!adapted && l->bias == BIAS_LORA_ONLY)) continue;
+        if (!module->has_bias || module->is_new || module->kind == PEFT_MODULE_TABLE ||
+            (!adapted && l->bias == BIAS_LORA_ONLY))
+            continue;
         const char *base = peft__adapter_tensor_name(adapter, module, true);
         if (base == NULL) return peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
         uint64_t index = 0;
         if (peft__table_get(&adapter->by_base, base, strlen(base), &index)) continue; /* modules_to_save has it */
-        const char *name = peft__adapter_text(adapter, adapted ? "base_model.model.%s.base_layer.bias" : "base_model.model.%s.bias", module->name);
+        const char *name = peft__adapter_text(
+            adapter, adapted ? "base_model.model.%s.base_layer.bias" : "base_model.model.%s.bias", module->name);
         if (name == NULL) return PEFT_E_NOMEM;
         PEFT_TRY(peft__adapter_declare_base(adapter, module, true, name, name, NULL));
     }
@@ -213,21 +252,24 @@ static void find_saved_tables(peft_adapter *adapter, lora *l) {
 static bool table_is_saved(const peft_adapter *adapter, const lora_layer *layer) {
     const lora *l = adapter->state;
     const peft__module *module = layer->module;
-    return l->save_tables && (module->is_head || (module->kind == PEFT_MODULE_EMBEDDING && module->in == peft__model_dims(adapter->model)->vocab_size));
+    return l->save_tables && (module->is_head || (module->kind == PEFT_MODULE_EMBEDDING &&
+                                                  module->in == peft__model_dims(adapter->model)->vocab_size));
 }
 
 static peft_status configure(peft_adapter *adapter) {
     peft_context *ctx = adapter->ctx;
     lora *l = peft__arena_alloc(&adapter->arena, sizeof *l);
     if (l == NULL) return peft__fail_nomem(ctx, sizeof *l, "an adapter");
-    l->by_module = peft__arena_alloc(&adapter->arena, (peft__model_module_count(adapter->model) + 1) * sizeof *l->by_module);
+    l->by_module =
+        peft__arena_alloc(&adapter->arena, (peft__model_module_count(adapter->model) + 1) * sizeof *l->by_module);
     if (l->by_module == NULL) return peft__fail_nomem(ctx, 64, "an adapter");
     adapter->state = l;
     PEFT_TRY(read_config(adapter, l));
     peft__targets targets = {NULL, 0};
     PEFT_TRY(peft__modules_to_save(adapter));
-    PEFT_TRY(peft__targets_find(adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D) | PEFT__KIND(PEFT_MODULE_EMBEDDING),
-                                peft__lora_targets, &targets));
+    PEFT_TRY(peft__targets_find(
+        adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D) | PEFT__KIND(PEFT_MODULE_EMBEDDING),
+        peft__lora_targets, &targets));
     PEFT_TRY(fix_fan(adapter, &targets));
     l->layers = peft__arena_alloc(&adapter->arena, targets.count * sizeof *l->layers);
     if (l->layers == NULL) return peft__fail_nomem(ctx, targets.count * sizeof *l->layers, "an adapter");
@@ -238,7 +280,8 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(declare_biases(adapter, l));
     bool per_sequence = !l->dora && !l->lora_bias;
     for (uint32_t i = 0; i < adapter->count; i++) per_sequence = per_sequence && adapter->slots[i].base == NULL;
-    for (uint32_t i = 0; i < l->count; i++) per_sequence = per_sequence && l->layers[i].module->kind != PEFT_MODULE_EMBEDDING;
+    for (uint32_t i = 0; i < l->count; i++)
+        per_sequence = per_sequence && l->layers[i].module->kind != PEFT_MODULE_EMBEDDING;
     adapter->per_sequence = per_sequence;
     find_saved_tables(adapter, l);
     return PEFT_OK;
@@ -250,11 +293,14 @@ static peft_status read_weight(const peft_adapter *adapter, const peft__module *
     const size_t bytes = (size_t)(module->in * module->out) * sizeof(float);
     float *weight = peft__alloc(adapter->ctx->mem, bytes);
     char *name = peft__strfmt(adapter->ctx->mem, "%s.weight", module->name);
-    peft_status status = weight != NULL && name != NULL ? peft__model_read_tensor(adapter->ctx, adapter->model, name, weight)
-                                                        : peft__fail_nomem(adapter->ctx, bytes, "a weight matrix");
+    peft_status status = weight != NULL && name != NULL
+                             ? peft__model_read_tensor(adapter->ctx, adapter->model, name, weight)
+                             : peft__fail_nomem(adapter->ctx, bytes, "a weight matrix");
     peft__free(adapter->ctx->mem, name);
-    if (status < 0) peft__free(adapter->ctx->mem, weight);
-    else *out_weight = weight;
+    if (status < 0)
+        peft__free(adapter->ctx->mem, weight);
+    else
+        *out_weight = weight;
     return status;
 }
 
@@ -282,8 +328,10 @@ static void add_by_columns(const lora_layer *layer, const float *a, const float 
 
 static void add_delta(const peft_adapter *adapter, const lora_layer *layer, float factor, float *weight) {
     const float *a = adapter->params[layer->a].data, *b = adapter->params[layer->b].data;
-    if (layer->module->kind == PEFT_MODULE_LINEAR) add_by_rows(layer, a, b, factor * layer->scale, weight);
-    else add_by_columns(layer, a, b, factor * layer->scale, weight);
+    if (layer->module->kind == PEFT_MODULE_LINEAR)
+        add_by_rows(layer, a, b, factor * layer->scale, weight);
+    else
+        add_by_columns(layer, a, b, factor * layer->scale, weight);
 }
 
 /* Length of W's row for output o, W [out, in] or [in, out] as the module says. */
@@ -307,13 +355,15 @@ static peft_status initialise(peft_adapter *adapter, uint64_t seed) {
         float *weight = NULL;
         PEFT_TRY(read_weight(adapter, layer->module, &weight));
         add_delta(adapter, layer, 1.0f, weight);
-        for (int64_t o = 0; o < layer->module->out; o++) adapter->params[layer->magnitude].data[o] = row_length(layer->module, weight, o);
+        for (int64_t o = 0; o < layer->module->out; o++)
+            adapter->params[layer->magnitude].data[o] = row_length(layer->module, weight, o);
         peft__free(adapter->ctx->mem, weight);
     }
     return PEFT_OK;
 }
 
-/* ---- files -------------------------------------------------------------------------------------------------------- */
+/* ---- files --------------------------------------------------------------------------------------------------------
+ */
 
 /* A table that differs from the model's (a vocabulary retrained before) takes its place. */
 static peft_status take_table(peft_adapter *adapter, lora_layer *layer, const peft__tensor *tensor) {
@@ -322,13 +372,15 @@ static peft_status take_table(peft_adapter *adapter, lora_layer *layer, const pe
     int64_t shape[4];
     char *name = peft__adapter_text(adapter, "%s.weight", layer->module->name);
     if (name == NULL) return PEFT_E_NOMEM;
-    if (!peft__model_tensor_shape(adapter->model, name, &ndim, shape)) return peft__fail(ctx, PEFT_E_MISMATCH, "the model has no tensor %s", name);
+    if (!peft__model_tensor_shape(adapter->model, name, &ndim, shape))
+        return peft__fail(ctx, PEFT_E_MISMATCH, "the model has no tensor %s", name);
     PEFT_TRY(peft__tensor_check_shape(ctx, tensor, ndim, shape));
     float *weight = NULL;
     PEFT_TRY(read_weight(adapter, layer->module, &weight));
     const size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof(float);
     float *stored = peft__alloc(ctx->mem, bytes);
-    peft_status status = stored != NULL ? peft__tensor_read_f32(ctx, tensor, stored) : peft__fail_nomem(ctx, bytes, "an embedding table");
+    peft_status status = stored != NULL ? peft__tensor_read_f32(ctx, tensor, stored)
+                                        : peft__fail_nomem(ctx, bytes, "an embedding table");
     bool same = true;
     for (int64_t i = 0; status >= 0 && same && i < shape[0] * shape[1]; i++) same = stored[i] == weight[i];
     peft__free(ctx->mem, weight);
@@ -340,9 +392,15 @@ static peft_status take_table(peft_adapter *adapter, lora_layer *layer, const pe
         peft__free(ctx->mem, stored);
         return status;
     }
-    *layer->table = (peft__param){.name = name, .ndim = 2, .flags = PEFT__PARAM_FROZEN, .shape = {shape[0], shape[1]},
-                                  .elements = shape[0] * shape[1], .data = stored, .lr_scale = 1.0f};
-    peft__log(ctx, PEFT_LOG_WARNING, "%s: the adapter brings another table than the model has, and it is used", layer->module->name);
+    *layer->table = (peft__param){.name = name,
+                                  .ndim = 2,
+                                  .flags = PEFT__PARAM_FROZEN,
+                                  .shape = {shape[0], shape[1]},
+                                  .elements = shape[0] * shape[1],
+                                  .data = stored,
+                                  .lr_scale = 1.0f};
+    peft__log(ctx, PEFT_LOG_WARNING, "%s: the adapter brings another table than the model has, and it is used",
+              layer->module->name);
     return PEFT_OK;
 }
 
@@ -352,8 +410,10 @@ static peft_status import(peft_adapter *adapter, const peft__tensor *tensor, con
     const size_t length = strlen(key), tail_length = strlen(tail);
     if (length <= tail_length || strcmp(key + (length - tail_length), tail) != 0) return PEFT_END;
     for (uint32_t i = 0; i < l->count; i++)
-        if (strlen(l->layers[i].path) == length - tail_length && strncmp(l->layers[i].path, key, length - tail_length) == 0)
-            return l->layers[i].table != NULL ? peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s is there twice", key) : take_table(adapter, &l->layers[i], tensor);
+        if (strlen(l->layers[i].path) == length - tail_length &&
+            strncmp(l->layers[i].path, key, length - tail_length) == 0)
+            return l->layers[i].table != NULL ? peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s is there twice", key)
+                                              : take_table(adapter, &l->layers[i], tensor);
     return PEFT_END;
 }
 
@@ -366,8 +426,10 @@ static peft_status export_tables(const peft_adapter *adapter, peft__export *file
         char *key = peft__arena_strfmt(file->arena, "%s.base_layer.weight", layer->path);
         char *base = peft__arena_strfmt(file->arena, "%s.weight", module->name);
         if (key == NULL || base == NULL) return peft__fail_nomem(adapter->ctx, 256, "an adapter's file");
-        if (layer->table != NULL) PEFT_TRY(peft__export_add(file, key, 2, layer->table->shape, layer->table->data));
-        else PEFT_TRY(peft__export_add_base(file, key, base));
+        if (layer->table != NULL)
+            PEFT_TRY(peft__export_add(file, key, 2, layer->table->shape, layer->table->data));
+        else
+            PEFT_TRY(peft__export_add_base(file, key, base));
     }
     return PEFT_OK;
 }
@@ -378,7 +440,8 @@ static void destroy(peft_adapter *adapter) {
         if (l->layers[i].table != NULL) peft__free(adapter->ctx->mem, l->layers[i].table->data);
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------ */
+/* ---- merging ------------------------------------------------------------------------------------------------------
+ */
 
 static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
     const lora_layer *layer = layer_of(adapter, module);
@@ -409,14 +472,16 @@ static peft_status merge_dora(const peft_adapter *adapter, const lora_layer *lay
 static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
     const lora_layer *layer = layer_of(adapter, module);
     if (bias != NULL)
-        for (int64_t o = 0; o < module->out; o++) bias[o] += adapter->scale * layer->scale * adapter->params[layer->bias].data[o];
+        for (int64_t o = 0; o < module->out; o++)
+            bias[o] += adapter->scale * layer->scale * adapter->params[layer->bias].data[o];
     if (weight == NULL) return PEFT_OK;
     if (layer->magnitude != UINT32_MAX) return merge_dora(adapter, layer, weight);
     add_delta(adapter, layer, adapter->scale, weight);
     return PEFT_OK;
 }
 
-/* ---- the graph ------------------------------------------------------------------------------------------------------ */
+/* ---- the graph ------------------------------------------------------------------------------------------------------
+ */
 
 static peft__param *trained(void *self, const char *tensor) {
     peft_adapter *adapter = self;
@@ -430,7 +495,8 @@ static peft__param *trained(void *self, const char *tensor) {
     return peft__adapter_trained(self, tensor);
 }
 
-/* modules_to_save copies one module: a head tied to it keeps the base's table. A table that came with the file is the base's. */
+/* modules_to_save copies one module: a head tied to it keeps the base's table. A table that came with the file is the
+ * base's. */
 static bool keeps_tie(void *self, const peft__module *module) {
     const lora_layer *layer = module->tied_to != NULL ? layer_of(self, module->tied_to) : NULL;
     return layer != NULL && layer->table != NULL;
@@ -453,7 +519,8 @@ static int32_t slot_of(const peft_adapter *adapter, const peft__build *b) {
     return NONE;
 }
 
-static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const lora_layer *layer, peft__value *x, peft__value *xd, peft__value *y) {
+static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const lora_layer *layer, peft__value *x,
+                               peft__value *xd, peft__value *y) {
     peft__graph *g = b->graph;
     peft__value *a = peft__value_param(g, &adapter->params[layer->a]);
     peft__value *up = peft__value_param(g, &adapter->params[layer->b]);
@@ -468,14 +535,16 @@ static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const lora
         out = peft__op_rescale(g, peft__op_low_rank(g, xd, y, a, up, layer->scale, NONE), m, norms, bias);
     } else { /* dropout also reaches the (m/n - 1) W x term, but not the layer's own output */
         peft__value *wx = peft__op_linear(g, xd, weight, absent, NULL);
-        peft__value *scaled = peft__op_rescale(g, peft__op_low_rank(g, xd, wx, a, up, layer->scale, NONE), m, norms, absent);
+        peft__value *scaled =
+            peft__op_rescale(g, peft__op_low_rank(g, xd, wx, a, up, layer->scale, NONE), m, norms, absent);
         out = peft__op_add(g, y, peft__op_add(g, scaled, peft__op_scale(g, wx, -1.0f)));
     }
     if (adapter->scale == 1.0f) return out;
     return peft__op_add(g, peft__op_scale(g, out, adapter->scale), peft__op_scale(g, y, 1.0f - adapter->scale));
 }
 
-static peft__value *after_linear(void *self, peft__build *b, const peft__module *module, peft__value *x, peft__value *y) {
+static peft__value *after_linear(void *self, peft__build *b, const peft__module *module, peft__value *x,
+                                 peft__value *y) {
     peft_adapter *adapter = self;
     const lora *l = adapter->state;
     const lora_layer *layer = layer_of(adapter, module);
@@ -488,12 +557,13 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     peft__value *a = peft__value_param(g, &adapter->params[layer->a]);
     peft__value *up = peft__value_param(g, &adapter->params[layer->b]);
     y = peft__op_low_rank(g, xd, y, a, up, scale, slot_of(adapter, b));
-    if (layer->bias != UINT32_MAX) y = peft__op_add_vector(g, y, peft__op_scale(g, peft__value_param(g, &adapter->params[layer->bias]), scale));
+    if (layer->bias != UINT32_MAX)
+        y = peft__op_add_vector(g, y, peft__op_scale(g, peft__value_param(g, &adapter->params[layer->bias]), scale));
     return y;
 }
 
-static peft__value *after_embedding(void *self, peft__build *b, const peft__module *module, peft__rows *rows, peft__lookup by, float scale,
-                                    int32_t padding_index, peft__value *y) {
+static peft__value *after_embedding(void *self, peft__build *b, const peft__module *module, peft__rows *rows,
+                                    peft__lookup by, float scale, int32_t padding_index, peft__value *y) {
     peft_adapter *adapter = self;
     const lora_layer *layer = layer_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;

@@ -16,9 +16,11 @@ const peft__method *peft__method_find(peft_context *ctx, const char *peft_type) 
         if (strcmp(METHODS[i]->peft_type, peft_type) == 0) return METHODS[i];
     peft__buffer names;
     peft__buffer_init(&names, ctx->mem);
-    for (size_t i = 0; i < ctx->extra_method_count; i++) peft__buffer_printf(&names, " %s", ctx->extra_methods[i]->peft_type);
+    for (size_t i = 0; i < ctx->extra_method_count; i++)
+        peft__buffer_printf(&names, " %s", ctx->extra_methods[i]->peft_type);
     for (size_t i = 0; i < PEFT_COUNT(METHODS); i++) peft__buffer_printf(&names, " %s", METHODS[i]->peft_type);
-    (void)peft__fail(ctx, PEFT_E_UNSUPPORTED, "peft_type \"%.64s\" is not built; there is%s", peft_type, names.data != NULL ? names.data : "");
+    (void)peft__fail(ctx, PEFT_E_UNSUPPORTED, "peft_type \"%.64s\" is not built; there is%s", peft_type,
+                     names.data != NULL ? names.data : "");
     peft__buffer_free(&names);
     return NULL;
 }

@@ -1,7 +1,8 @@
 /* model_save.c: a model as a Hugging Face folder, one tensor at a time.
  *
- * Names are Hugging Face's whatever the model was read from. Tied weights are written once, under the name that other readers
- * expect. Nothing of the size of the model is ever held in memory: each tensor is widened, converted and put out in turn.
+ * Names are Hugging Face's whatever the model was read from. Tied weights are written once, under the name that other
+ * readers expect. Nothing of the size of the model is ever held in memory: each tensor is widened, converted and put
+ * out in turn.
  */
 #include <stdio.h>
 
@@ -17,11 +18,23 @@ typedef struct saved_tensor {
 
 enum { CHUNK = 4096 };
 
-static const char *const EXTRA_FILES[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.json",
-                                          "merges.txt", "vocab.txt", "tokenizer.model", "spiece.model", "chat_template.jinja", "chat_template.json",
-                                          "generation_config.json", "preprocessor_config.json"};
+static const char *const EXTRA_FILES[] = {"tokenizer.json",
+                                          "tokenizer_config.json",
+                                          "special_tokens_map.json",
+                                          "added_tokens.json",
+                                          "vocab.json",
+                                          "merges.txt",
+                                          "vocab.txt",
+                                          "tokenizer.model",
+                                          "spiece.model",
+                                          "chat_template.jinja",
+                                          "chat_template.json",
+                                          "generation_config.json",
+                                          "preprocessor_config.json"};
 
-static uint16_t narrow(peft_dtype dtype, float value) { return dtype == PEFT_DTYPE_F16 ? peft__f32_to_f16(value) : peft__f32_to_bf16(value); }
+static uint16_t narrow(peft_dtype dtype, float value) {
+    return dtype == PEFT_DTYPE_F16 ? peft__f32_to_f16(value) : peft__f32_to_bf16(value);
+}
 
 static peft_status put_values(peft_dtype dtype, const float *values, int64_t count, peft__writer *writer) {
     if (dtype == PEFT_DTYPE_F32) return peft__writer_put(writer, values, (size_t)count * sizeof *values);
@@ -46,7 +59,8 @@ static peft_status emit(void *user, const peft__tensor_out *tensor, peft__writer
     return status;
 }
 
-static peft_status add_tensor(peft_context *ctx, const peft_model *model, peft__arena *arena, const char *name, peft_dtype dtype, peft__tensor_out *out) {
+static peft_status add_tensor(peft_context *ctx, const peft_model *model, peft__arena *arena, const char *name,
+                              peft_dtype dtype, peft__tensor_out *out) {
     saved_tensor *saved = peft__arena_alloc(arena, sizeof *saved);
     if (saved == NULL) return peft__fail_nomem(ctx, sizeof *saved, "the tensors of a model");
     *saved = (saved_tensor){ctx, model, name};
@@ -56,13 +70,14 @@ static peft_status add_tensor(peft_context *ctx, const peft_model *model, peft__
     out->emit = emit;
     out->user = saved;
     int64_t shape[4];
-    if (!peft__model_tensor_shape(model, name, &out->ndim, shape)) return peft__fail(ctx, PEFT_E_INTERNAL, "the model has no tensor %s", name);
+    if (!peft__model_tensor_shape(model, name, &out->ndim, shape))
+        return peft__fail(ctx, PEFT_E_INTERNAL, "the model has no tensor %s", name);
     for (uint32_t i = 0; i < out->ndim; i++) out->shape[i] = shape[i];
     return PEFT_OK;
 }
 
-static peft_status list_tensors(peft_context *ctx, const peft_model *model, peft__arena *arena, peft_dtype dtype, peft__tensor_out **out_tensors,
-                                size_t *out_count) {
+static peft_status list_tensors(peft_context *ctx, const peft_model *model, peft__arena *arena, peft_dtype dtype,
+                                peft__tensor_out **out_tensors, size_t *out_count) {
     const uint32_t modules = peft__model_module_count(model);
     peft__tensor_out *tensors = peft__arena_alloc(arena, (2 * (size_t)modules + 1) * sizeof *tensors);
     if (tensors == NULL) return peft__fail_nomem(ctx, modules * sizeof *tensors, "the tensors of a model");
@@ -70,15 +85,18 @@ static peft_status list_tensors(peft_context *ctx, const peft_model *model, peft
     for (uint32_t i = 0; i < modules; i++) {
         const peft__module *module = peft__model_module_at(model, i);
         if (module->is_new) {
-            peft__log(ctx, PEFT_LOG_WARNING, "%s has no weights and is not saved; merge the adapter that brings them first", module->name);
+            peft__log(ctx, PEFT_LOG_WARNING,
+                      "%s has no weights and is not saved; merge the adapter that brings them first", module->name);
             continue;
         }
         const bool table = module->kind == PEFT_MODULE_TABLE;
         const char *weight = table ? module->name : peft__arena_strfmt(arena, "%s.weight", module->name);
         const char *bias = peft__arena_strfmt(arena, "%s.bias", module->name);
         if (weight == NULL || bias == NULL) return peft__fail_nomem(ctx, 256, "the tensors of a model");
-        if (module->tied_to == NULL && module->weight != NULL) PEFT_TRY(add_tensor(ctx, model, arena, weight, dtype, &tensors[count++]));
-        if (!table && module->has_bias && module->bias != NULL) PEFT_TRY(add_tensor(ctx, model, arena, bias, dtype, &tensors[count++]));
+        if (module->tied_to == NULL && module->weight != NULL)
+            PEFT_TRY(add_tensor(ctx, model, arena, weight, dtype, &tensors[count++]));
+        if (!table && module->has_bias && module->bias != NULL)
+            PEFT_TRY(add_tensor(ctx, model, arena, bias, dtype, &tensors[count++]));
     }
     *out_tensors = tensors;
     *out_count = count;
@@ -89,8 +107,10 @@ static peft_status list_tensors(peft_context *ctx, const peft_model *model, peft
 
 /* "LlamaForCausalLM" becomes "LlamaForSequenceClassification" where the model now has that head. */
 static peft_status set_architecture(peft_context *ctx, const peft_model *model, peft__arena *arena, json_t *config) {
-    static const char *const HEADS[] = {[PEFT_TASK_SEQ_CLS] = "ForSequenceClassification", [PEFT_TASK_TOKEN_CLS] = "ForTokenClassification",
-                                        [PEFT_TASK_QUESTION_ANS] = "ForQuestionAnswering", [PEFT_TASK_IMAGE_CLS] = "ForImageClassification"};
+    static const char *const HEADS[] = {[PEFT_TASK_SEQ_CLS] = "ForSequenceClassification",
+                                        [PEFT_TASK_TOKEN_CLS] = "ForTokenClassification",
+                                        [PEFT_TASK_QUESTION_ANS] = "ForQuestionAnswering",
+                                        [PEFT_TASK_IMAGE_CLS] = "ForImageClassification"};
     const int32_t task = peft__model_task(model);
     const char *head = task > 0 && (size_t)task < PEFT_COUNT(HEADS) ? HEADS[task] : NULL;
     json_t *list = json_object_get(config, "architectures");
@@ -103,11 +123,13 @@ static peft_status set_architecture(peft_context *ctx, const peft_model *model, 
         if (at != NULL && at < end) end = at;
     }
     const char *name = peft__arena_strfmt(arena, "%.*s%s", (int)(end - old), old, head);
-    if (name == NULL || json_array_set_new(list, 0, json_string(name)) != 0) return peft__fail_nomem(ctx, 64, "config.json");
+    if (name == NULL || json_array_set_new(list, 0, json_string(name)) != 0)
+        return peft__fail_nomem(ctx, 64, "config.json");
     return PEFT_OK;
 }
 
-static peft_status edit_config(peft_context *ctx, const peft_model *model, peft__arena *arena, peft_dtype dtype, json_t *config) {
+static peft_status edit_config(peft_context *ctx, const peft_model *model, peft__arena *arena, peft_dtype dtype,
+                               json_t *config) {
     const char *name = dtype == PEFT_DTYPE_F16 ? "float16" : dtype == PEFT_DTYPE_BF16 ? "bfloat16" : "float32";
     const char *key = json_object_get(config, "torch_dtype") != NULL ? "torch_dtype" : "dtype";
     if (json_object_set_new(config, key, json_string(name)) != 0) return peft__fail_nomem(ctx, 64, "config.json");
@@ -115,10 +137,12 @@ static peft_status edit_config(peft_context *ctx, const peft_model *model, peft_
     return set_architecture(ctx, model, arena, config);
 }
 
-static peft_status write_config(peft_context *ctx, const peft_model *model, peft__arena *arena, const char *folder, peft_dtype dtype) {
+static peft_status write_config(peft_context *ctx, const peft_model *model, peft__arena *arena, const char *folder,
+                                peft_dtype dtype) {
     char *path = peft__path_join(ctx->mem, folder, "config.json");
     json_t *config = json_deep_copy(peft__model_config_json(model));
-    peft_status status = path != NULL && config != NULL ? edit_config(ctx, model, arena, dtype, config) : peft__fail_nomem(ctx, 256, "config.json");
+    peft_status status = path != NULL && config != NULL ? edit_config(ctx, model, arena, dtype, config)
+                                                        : peft__fail_nomem(ctx, 256, "config.json");
     if (status >= 0) status = peft__json_write_file(ctx, path, config, true);
     json_decref(config);
     peft__free(ctx->mem, path);
@@ -138,21 +162,26 @@ static peft_status copy_file(peft_context *ctx, const char *from, const char *to
 static peft_status copy_extras(peft_context *ctx, const peft_model *model, const char *folder) {
     const char *origin = peft__model_path(model);
     if (origin == NULL || !peft__path_is_dir(origin)) {
-        peft__log(ctx, PEFT_LOG_WARNING, "the model was not read from a folder: no tokenizer files are copied to %s", folder);
+        peft__log(ctx, PEFT_LOG_WARNING, "the model was not read from a folder: no tokenizer files are copied to %s",
+                  folder);
         return PEFT_OK;
     }
     peft_status status = PEFT_OK;
     for (size_t i = 0; status >= 0 && i < PEFT_COUNT(EXTRA_FILES); i++) {
-        char *from = peft__path_join(ctx->mem, origin, EXTRA_FILES[i]), *to = peft__path_join(ctx->mem, folder, EXTRA_FILES[i]);
-        if (from == NULL || to == NULL) status = peft__fail_nomem(ctx, 256, "a path");
-        else if (peft__path_exists(from)) status = copy_file(ctx, from, to);
+        char *from = peft__path_join(ctx->mem, origin, EXTRA_FILES[i]),
+             *to = peft__path_join(ctx->mem, folder, EXTRA_FILES[i]);
+        if (from == NULL || to == NULL)
+            status = peft__fail_nomem(ctx, 256, "a path");
+        else if (peft__path_exists(from))
+            status = copy_file(ctx, from, to);
         peft__free(ctx->mem, from);
         peft__free(ctx->mem, to);
     }
     return status;
 }
 
-static peft_status save(peft_context *ctx, const peft_model *model, peft__arena *arena, const char *folder, peft_dtype dtype) {
+static peft_status save(peft_context *ctx, const peft_model *model, peft__arena *arena, const char *folder,
+                        peft_dtype dtype) {
     peft__tensor_out *tensors = NULL;
     size_t count = 0;
     PEFT_TRY(list_tensors(ctx, model, arena, dtype, &tensors, &count));
@@ -169,9 +198,11 @@ peft_status peft_model_save(peft_context *ctx, const peft_model *model, const ch
     if (ctx == NULL) return PEFT_E_ARG;
     if (model == NULL || folder == NULL) return peft__fail(ctx, PEFT_E_ARG, "peft_model_save: an argument is NULL");
     if (dtype != PEFT_DTYPE_F32 && dtype != PEFT_DTYPE_F16 && dtype != PEFT_DTYPE_BF16)
-        return peft__fail(ctx, PEFT_E_ARG, "peft_model_save: type %s, expected F32, F16 or BF16", peft_dtype_name(dtype));
+        return peft__fail(ctx, PEFT_E_ARG, "peft_model_save: type %s, expected F32, F16 or BF16",
+                          peft_dtype_name(dtype));
     const char *origin = peft__model_path(model);
-    if (origin != NULL && strcmp(origin, folder) == 0) return peft__fail(ctx, PEFT_E_ARG, "%s is the folder that the model is being read from", folder);
+    if (origin != NULL && strcmp(origin, folder) == 0)
+        return peft__fail(ctx, PEFT_E_ARG, "%s is the folder that the model is being read from", folder);
     peft__arena arena;
     peft__arena_init(&arena, ctx->mem);
     const peft_status status = save(ctx, model, &arena, folder, dtype);

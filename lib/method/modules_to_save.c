@@ -1,8 +1,9 @@
 /* modules_to_save.c: trained copies of whole modules, saved beside the adapter.
  *
- * HF PEFT matches by plain suffix, without a dot in front: "classifier" also takes "pre_classifier". A container counts as its
- * parts: "classifier" is "classifier.dense" and "classifier.out_proj" in RoBERTa. Task heads are added by the task, and so is
- * every module that the files of the base do not have, since its weights would otherwise be lost on saving.
+ * HF PEFT matches by plain suffix, without a dot in front: "classifier" also takes "pre_classifier". A container counts
+ * as its parts: "classifier" is "classifier.dense" and "classifier.out_proj" in RoBERTa. Task heads are added by the
+ * task, and so is every module that the files of the base do not have, since its weights would otherwise be lost on
+ * saving.
  */
 #include "method/adapter.h"
 
@@ -42,11 +43,14 @@ static peft_status copy_list(peft_adapter *adapter, json_t *list) {
     peft_context *ctx = adapter->ctx;
     const json_t *given = peft__json_value(adapter->config, "modules_to_save");
     if (given != NULL && !json_is_array(given))
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: modules_to_save: expected a list of module names, found %s", WHERE, peft__json_kind(given));
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: modules_to_save: expected a list of module names, found %s", WHERE,
+                          peft__json_kind(given));
     for (size_t i = 0; i < json_array_size(given); i++) {
         const json_t *item = json_array_get(given, i);
-        if (!json_is_string(item) || json_string_length(item) == 0 || json_string_length(item) != strlen(json_string_value(item)))
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: modules_to_save[%zu]: expected a module name, found %s", WHERE, i, peft__json_kind(item));
+        if (!json_is_string(item) || json_string_length(item) == 0 ||
+            json_string_length(item) != strlen(json_string_value(item)))
+            return peft__fail(ctx, PEFT_E_FORMAT, "%s: modules_to_save[%zu]: expected a module name, found %s", WHERE,
+                              i, peft__json_kind(item));
         PEFT_TRY(append(ctx, list, json_string_value(item)));
     }
     return PEFT_OK;
@@ -89,8 +93,8 @@ static peft_status check_used(peft_adapter *adapter, const json_t *list) {
         }
         if (used) continue;
         closest = peft__closest(name, parts, names);
-        return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "%s: modules_to_save: \"%.100s\" matches no module%s%s", WHERE, name,
-                          closest != NULL ? "; closest: " : "", closest != NULL ? closest : "");
+        return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "%s: modules_to_save: \"%.100s\" matches no module%s%s", WHERE,
+                          name, closest != NULL ? "; closest: " : "", closest != NULL ? closest : "");
     }
     return PEFT_OK;
 }
@@ -99,7 +103,8 @@ static peft_status declare_part(peft_adapter *adapter, const peft__module *modul
     const char *prefix = (adapter->method->flags & PEFT__METHOD_PROMPT) != 0 ? "base_model." : "base_model.model.";
     const char *tensor = peft__adapter_tensor_name(adapter, module, bias);
     if (tensor == NULL) return peft__fail_nomem(adapter->ctx, strlen(module->name), "modules_to_save");
-    const char *name = peft__adapter_text(adapter, "%s%.*s.modules_to_save%s", prefix, (int)owner, tensor, tensor + owner);
+    const char *name =
+        peft__adapter_text(adapter, "%s%.*s.modules_to_save%s", prefix, (int)owner, tensor, tensor + owner);
     const char *key = peft__adapter_text(adapter, "%s%s", prefix, tensor);
     if (name == NULL || key == NULL) return PEFT_E_NOMEM;
     return peft__adapter_declare_base(adapter, module, bias, name, key, NULL);
@@ -115,7 +120,8 @@ static peft_status declare_all(peft_adapter *adapter, const json_t *list) {
         if (module->has_bias) PEFT_TRY(declare_part(adapter, module, owner, true));
         count++;
     }
-    return count > 0 ? peft__adapter_note(adapter, "%u modules trained as whole copies (modules_to_save)\n", count) : PEFT_OK;
+    return count > 0 ? peft__adapter_note(adapter, "%u modules trained as whole copies (modules_to_save)\n", count)
+                     : PEFT_OK;
 }
 
 peft_status peft__modules_to_save(peft_adapter *adapter) {
@@ -126,7 +132,8 @@ peft_status peft__modules_to_save(peft_adapter *adapter) {
     if (status >= 0) status = add_heads(adapter, list);
     if (status >= 0) status = check_used(adapter, list);
     if (status >= 0 && json_array_size(list) > 0) {
-        if (json_object_set(adapter->config, "modules_to_save", list) != 0) status = peft__fail_nomem(ctx, 64, "modules_to_save");
+        if (json_object_set(adapter->config, "modules_to_save", list) != 0)
+            status = peft__fail_nomem(ctx, 64, "modules_to_save");
         if (status >= 0) status = declare_all(adapter, list);
     }
     json_decref(list);

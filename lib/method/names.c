@@ -1,13 +1,14 @@
 /* names.c: what a layer was called by other versions of transformers.
  *
- * Adapter files carry the Python module tree of the transformers release that wrote them. Releases moved layers about: vision
- * models lost "encoder" and doubled "attention" components, wrappers put "model", "language_model" or "transformer" in front or
- * took them away. Keys are therefore compared first as they are, and then reduced to what all versions share.
+ * Adapter files carry the Python module tree of the transformers release that wrote them. Releases moved layers about:
+ * vision models lost "encoder" and doubled "attention" components, wrappers put "model", "language_model" or
+ * "transformer" in front or took them away. Keys are therefore compared first as they are, and then reduced to what all
+ * versions share.
  */
 #include "method/adapter.h"
 
 typedef struct renamed {
-    const char *model_type; /* NULL = every model */
+    const char *model_type;    /* NULL = every model */
     const char *older, *newer; /* runs of whole components */
 } renamed;
 
@@ -22,8 +23,9 @@ static const renamed RENAMED[] = {
     {"vit", "output.dense", "mlp.fc2"},
 };
 
-static const char *const WRAPPERS[] = {"base_model.", "model.", "language_model.", "transformer.", "bert.", "roberta.", "distilbert.",
-                                       "electra.",    "albert.", "vit.", "deit.", "gpt2."};
+static const char *const WRAPPERS[] = {"base_model.", "model.",   "language_model.", "transformer.",
+                                       "bert.",       "roberta.", "distilbert.",     "electra.",
+                                       "albert.",     "vit.",     "deit.",           "gpt2."};
 
 static bool applies(const renamed *rule, const peft_model *model) {
     if (rule->model_type == NULL) return true;
@@ -79,8 +81,10 @@ static void drop_component(char *text, const char *word) {
     const size_t length = strlen(word);
     for (char *at = text; (at = strstr(at, word)) != NULL;) {
         const bool whole = at > text && at[-1] == '.' && (at[length] == '.' || at[length] == 0);
-        if (whole) memmove(at - 1, at + length, strlen(at + length) + 1);
-        else at++;
+        if (whole)
+            memmove(at - 1, at + length, strlen(at + length) + 1);
+        else
+            at++;
     }
 }
 

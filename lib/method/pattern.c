@@ -1,7 +1,7 @@
 /* pattern.c: regular expressions of target_modules and patterns.
  *
- * HF PEFT uses Python's `re`. PCRE2 understands the same syntax as far as anybody uses it for module names. Patterns come
- * from files of strangers, so work is limited: an expression that explodes is an error, not a hang.
+ * HF PEFT uses Python's `re`. PCRE2 understands the same syntax as far as anybody uses it for module names. Patterns
+ * come from files of strangers, so work is limited: an expression that explodes is an error, not a hang.
  */
 #define PCRE2_CODE_UNIT_WIDTH 8
 #include <pcre2.h>
@@ -19,8 +19,12 @@ struct peft__pattern {
     const char *where;
 };
 
-static void *regex_alloc(size_t size, void *mem) { return peft__alloc(mem, size); }
-static void regex_release(void *memory, void *mem) { peft__free(mem, memory); }
+static void *regex_alloc(size_t size, void *mem) {
+    return peft__alloc(mem, size);
+}
+static void regex_release(void *memory, void *mem) {
+    peft__free(mem, memory);
+}
 
 void peft__pattern_free(peft__pattern *regex) {
     if (regex == NULL) return;
@@ -49,29 +53,33 @@ static peft_status compile(peft_context *ctx, const char *where, const char *tex
     const uint32_t flags = PCRE2_UTF | PCRE2_UCP | PCRE2_ANCHORED | PCRE2_ENDANCHORED | PCRE2_NEVER_BACKSLASH_C;
     regex->code = pcre2_compile((PCRE2_SPTR)text, strlen(text), flags, &code, &offset, settings);
     pcre2_compile_context_free(settings);
-    if (regex->code == NULL && code == PCRE2_ERROR_HEAP_FAILED) return peft__fail_nomem(ctx, strlen(text), "a regular expression");
+    if (regex->code == NULL && code == PCRE2_ERROR_HEAP_FAILED)
+        return peft__fail_nomem(ctx, strlen(text), "a regular expression");
     if (regex->code == NULL) {
         char reason[128] = "";
         pcre2_get_error_message(code, (PCRE2_UCHAR *)reason, sizeof reason);
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: \"%.200s\" is no regular expression: %s at character %zu", where, text, reason,
-                          (size_t)offset);
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: \"%.200s\" is no regular expression: %s at character %zu", where,
+                          text, reason, (size_t)offset);
     }
     regex->match = pcre2_match_data_create(1, regex->general);
     return regex->match != NULL ? PEFT_OK : peft__fail_nomem(ctx, 256, "a regular expression");
 }
 
-peft_status peft__pattern_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern, peft__pattern **out_regex) {
+peft_status peft__pattern_compile(peft_context *ctx, const char *where, const char *prefix, const char *pattern,
+                                  peft__pattern **out_regex) {
     if (strlen(pattern) > PATTERN_LIMIT)
-        return peft__fail(ctx, PEFT_E_LIMIT, "%s: a regular expression of %zu bytes, at most %d are accepted", where, strlen(pattern),
-                          PATTERN_LIMIT);
+        return peft__fail(ctx, PEFT_E_LIMIT, "%s: a regular expression of %zu bytes, at most %d are accepted", where,
+                          strlen(pattern), PATTERN_LIMIT);
     peft__pattern *regex = peft__alloc_zero(ctx->mem, sizeof *regex);
     if (regex == NULL) return peft__fail_nomem(ctx, sizeof *regex, "a regular expression");
     regex->mem = ctx->mem;
     regex->where = where;
     char *text = prefix[0] == 0 ? peft__strdup(ctx->mem, pattern) : peft__strfmt(ctx->mem, "%s(%s)", prefix, pattern);
     peft_status status = PEFT_OK;
-    if (text == NULL) status = peft__fail_nomem(ctx, strlen(pattern), "a regular expression");
-    else status = compile(ctx, where, text, regex);
+    if (text == NULL)
+        status = peft__fail_nomem(ctx, strlen(pattern), "a regular expression");
+    else
+        status = compile(ctx, where, text, regex);
     peft__free(ctx->mem, text);
     if (status < 0) {
         peft__pattern_free(regex);
@@ -88,5 +96,6 @@ peft_status peft__pattern_match(peft_context *ctx, const peft__pattern *regex, c
         return PEFT_OK;
     }
     if (result == PCRE2_ERROR_NOMEMORY) return peft__fail_nomem(ctx, 0, "matching a regular expression");
-    return peft__fail(ctx, PEFT_E_LIMIT, "%s: matching the regular expression against \"%.100s\" takes too much work", regex->where, text);
+    return peft__fail(ctx, PEFT_E_LIMIT, "%s: matching the regular expression against \"%.100s\" takes too much work",
+                      regex->where, text);
 }

@@ -1,9 +1,9 @@
 /* targets.c: which modules a method adapts.
  *
- * The rules are HF PEFT's, to the letter where they show: a list matches whole dotted suffixes, a string is a regular expression
- * over the full name, "all-linear" takes every linear layer but the output layer, exclude_modules and modules_to_save come
- * first, layers_to_transform applies to suffix matches only. Where nothing matches we say what there is, because a target list
- * that misses is the most common mistake there is.
+ * The rules are HF PEFT's, to the letter where they show: a list matches whole dotted suffixes, a string is a regular
+ * expression over the full name, "all-linear" takes every linear layer but the output layer, exclude_modules and
+ * modules_to_save come first, layers_to_transform applies to suffix matches only. Where nothing matches we say what
+ * there is, because a target list that misses is the most common mistake there is.
  */
 #include <ctype.h>
 #include <stdlib.h>
@@ -15,8 +15,8 @@ static const char *const WHERE = "adapter_config.json";
 enum { CONDENSE_FROM = 20, MOST_SHOWN = 12 };
 
 typedef struct matcher {
-    const json_t *names; /* a list of strings, or NULL */
-    peft__pattern *regex;  /* or NULL */
+    const json_t *names;  /* a list of strings, or NULL */
+    peft__pattern *regex; /* or NULL */
 } matcher;
 
 static void matcher_free(matcher *m) {
@@ -26,12 +26,15 @@ static void matcher_free(matcher *m) {
 
 static peft_status check_names(peft_context *ctx, const char *key, const json_t *value) {
     if (!json_is_array(value))
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s: expected a list of module names or a regular expression, found %s", WHERE, key,
+        return peft__fail(ctx, PEFT_E_FORMAT,
+                          "%s: %s: expected a list of module names or a regular expression, found %s", WHERE, key,
                           peft__json_kind(value));
     for (size_t i = 0; i < json_array_size(value); i++) {
         const json_t *item = json_array_get(value, i);
-        if (!json_is_string(item) || json_string_length(item) != strlen(json_string_value(item)) || json_string_length(item) == 0)
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s[%zu]: expected a module name, found %s", WHERE, key, i, peft__json_kind(item));
+        if (!json_is_string(item) || json_string_length(item) != strlen(json_string_value(item)) ||
+            json_string_length(item) == 0)
+            return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s[%zu]: expected a module name, found %s", WHERE, key, i,
+                              peft__json_kind(item));
     }
     return PEFT_OK;
 }
@@ -52,7 +55,8 @@ static peft_status matcher_make(peft_context *ctx, const json_t *config, const c
 }
 
 /* *out_exact: by its whole name. */
-static peft_status matcher_match(peft_context *ctx, const matcher *m, const char *name, bool *out_match, bool *out_exact) {
+static peft_status matcher_match(peft_context *ctx, const matcher *m, const char *name, bool *out_match,
+                                 bool *out_exact) {
     *out_match = *out_exact = false;
     if (name == NULL) return PEFT_OK;
     if (m->regex != NULL) return peft__pattern_match(ctx, m->regex, name, out_match);
@@ -108,29 +112,38 @@ static peft_status check_layer_keys(peft_adapter *adapter) {
     const json_t *layers = peft__json_value(adapter->config, "layers_to_transform");
     const json_t *pattern = peft__json_value(adapter->config, "layers_pattern");
     if (layers == NULL) {
-        if (pattern != NULL && !(json_is_array(pattern) && json_array_size(pattern) == 0) && !(json_is_string(pattern) && json_string_length(pattern) == 0))
-            return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: layers_pattern is given without layers_to_transform", WHERE);
+        if (pattern != NULL && !(json_is_array(pattern) && json_array_size(pattern) == 0) &&
+            !(json_is_string(pattern) && json_string_length(pattern) == 0))
+            return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: layers_pattern is given without layers_to_transform",
+                              WHERE);
         return PEFT_OK;
     }
     if (json_is_string(json_object_get(adapter->config, "target_modules")))
-        return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: layers_to_transform needs target_modules as a list, not as a regular expression", WHERE);
+        return peft__fail(adapter->ctx, PEFT_E_ARG,
+                          "%s: layers_to_transform needs target_modules as a list, not as a regular expression", WHERE);
     const size_t count = json_is_array(layers) ? json_array_size(layers) : 1;
     const int64_t blocks = peft__model_dims(adapter->model)->num_hidden_layers;
     for (size_t i = 0; i < count; i++) {
         const json_t *item = json_is_array(layers) ? json_array_get(layers, i) : layers;
         if (!json_is_integer(item) || json_integer_value(item) < 0)
-            return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: layers_to_transform: expected layer numbers, found %s", WHERE, peft__json_kind(item));
+            return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: layers_to_transform: expected layer numbers, found %s",
+                              WHERE, peft__json_kind(item));
         if (json_integer_value(item) >= blocks)
-            peft__log(adapter->ctx, PEFT_LOG_WARNING, "%s: layers_to_transform names layer %lld, the model has %lld layers", WHERE,
+            peft__log(adapter->ctx, PEFT_LOG_WARNING,
+                      "%s: layers_to_transform names layer %lld, the model has %lld layers", WHERE,
                       (long long)json_integer_value(item), (long long)blocks);
     }
     const size_t patterns = json_is_array(pattern) ? json_array_size(pattern) : pattern != NULL ? 1 : 0;
     for (size_t i = 0; i < patterns; i++) {
         const json_t *item = json_is_array(pattern) ? json_array_get(pattern, i) : pattern;
-        if (!json_is_string(item)) return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: layers_pattern: expected names, found %s", WHERE, peft__json_kind(item));
+        if (!json_is_string(item))
+            return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: layers_pattern: expected names, found %s", WHERE,
+                              peft__json_kind(item));
         for (const char *c = json_string_value(item); *c != 0; c++)
             if (!isalnum((unsigned char)*c) && *c != '_' && *c != '.')
-                return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s: layers_pattern \"%.80s\": only plain names are built", WHERE, json_string_value(item));
+                return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED,
+                                  "%s: layers_pattern \"%.80s\": only plain names are built", WHERE,
+                                  json_string_value(item));
     }
     return PEFT_OK;
 }
@@ -141,7 +154,8 @@ static bool layer_wanted(const json_t *config, const char *name) {
     const json_t *pattern = peft__json_value(config, "layers_pattern");
     int64_t number = -1;
     if (json_is_array(pattern) && json_array_size(pattern) > 0) {
-        for (size_t i = 0; number < 0 && i < json_array_size(pattern); i++) number = layer_number(name, json_string_value(json_array_get(pattern, i)));
+        for (size_t i = 0; number < 0 && i < json_array_size(pattern); i++)
+            number = layer_number(name, json_string_value(json_array_get(pattern, i)));
     } else {
         number = layer_number(name, json_is_string(pattern) ? json_string_value(pattern) : "");
     }
@@ -154,7 +168,9 @@ static bool layer_wanted(const json_t *config, const char *name) {
 
 /* ---- what the user meant where the file says null or "all-linear" ---- */
 
-static int compare_texts(const void *a, const void *b) { return strcmp(*(const char *const *)a, *(const char *const *)b); }
+static int compare_texts(const void *a, const void *b) {
+    return strcmp(*(const char *const *)a, *(const char *const *)b);
+}
 
 static bool is_target(const char *const *targets, size_t count, const char *name) {
     return bsearch(&name, targets, count, sizeof *targets, compare_texts) != NULL;
@@ -174,7 +190,8 @@ static const char *last_components(const char *name, size_t count) {
 }
 
 /* The shortest suffix of `name` that no other module has. */
-static const char *distinct_suffix(const peft_adapter *adapter, const char *const *targets, size_t count, const char *name) {
+static const char *distinct_suffix(const peft_adapter *adapter, const char *const *targets, size_t count,
+                                   const char *name) {
     const size_t parts = component_count(name);
     for (size_t keep = 1; keep <= parts; keep++) {
         const char *suffix = last_components(name, keep);
@@ -208,7 +225,8 @@ static peft_status expand_all_linear(peft_adapter *adapter) {
     size_t count = 0;
     for (uint32_t i = 0; i < modules; i++) {
         const peft__module *module = peft__model_module_at(adapter->model, i);
-        if ((module->kind == PEFT_MODULE_LINEAR || module->kind == PEFT_MODULE_CONV1D) && !module->is_head) names[count++] = module->name;
+        if ((module->kind == PEFT_MODULE_LINEAR || module->kind == PEFT_MODULE_CONV1D) && !module->is_head)
+            names[count++] = module->name;
     }
     if (count > 0) qsort(names, count, sizeof *names, compare_texts);
     if (count >= CONDENSE_FROM) {
@@ -224,14 +242,17 @@ static peft_status expand_all_linear(peft_adapter *adapter) {
 
 static peft_status use_defaults(peft_adapter *adapter, const peft__default_targets *defaults) {
     const char *model_type = "";
-    PEFT_TRY(peft__json_get_string(adapter->ctx, peft__model_config_json(adapter->model), "config.json", "model_type", "", &model_type));
+    PEFT_TRY(peft__json_get_string(adapter->ctx, peft__model_config_json(adapter->model), "config.json", "model_type",
+                                   "", &model_type));
     for (; defaults != NULL && defaults->model_type != NULL; defaults++) {
         if (strcmp(defaults->model_type, model_type) != 0) continue;
         size_t count = 0;
         while (count < PEFT_COUNT(defaults->names) && defaults->names[count] != NULL) count++;
         return peft__config_set_names(adapter->ctx, adapter->config, "target_modules", defaults->names, count);
     }
-    return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: target_modules is not given and there is no default for model_type \"%.60s\"", WHERE, model_type);
+    return peft__fail(adapter->ctx, PEFT_E_ARG,
+                      "%s: target_modules is not given and there is no default for model_type \"%.60s\"", WHERE,
+                      model_type);
 }
 
 /* ---- nothing matched ---- */
@@ -265,16 +286,19 @@ static peft_status nothing_matched(peft_adapter *adapter, const json_t *targets,
     for (size_t i = 0; i < wanted && i < 4; i++) {
         const char *name = json_string_value(json_is_array(targets) ? json_array_get(targets, i) : targets);
         const char *closest = json_is_array(targets) ? peft__closest(last_part(name), parts, count) : NULL;
-        peft__buffer_printf(&text, "%s\"%.100s\"%s%s%s", i > 0 ? ", " : " ", name, closest != NULL ? " (closest: " : "", closest != NULL ? closest : "",
-                            closest != NULL ? ")" : "");
+        peft__buffer_printf(&text, "%s\"%.100s\"%s%s%s", i > 0 ? ", " : " ", name, closest != NULL ? " (closest: " : "",
+                            closest != NULL ? closest : "", closest != NULL ? ")" : "");
     }
     if (wanted > 4) peft__buffer_printf(&text, " and %zu more", wanted - 4);
     peft__buffer_puts(&text, "; the model has");
-    for (size_t i = 0; i < count && i < MOST_SHOWN; i++) peft__buffer_printf(&text, "%s %s", i > 0 ? "," : "", parts[i]);
+    for (size_t i = 0; i < count && i < MOST_SHOWN; i++)
+        peft__buffer_printf(&text, "%s %s", i > 0 ? "," : "", parts[i]);
     const peft_status status =
-        spared > 0 ? peft__fail(ctx, PEFT_E_MISMATCH, "%s: exclude_modules or modules_to_save take all %u modules that target_modules%s", WHERE, spared,
-                                text.data != NULL ? text.data : "")
-                   : peft__fail(ctx, PEFT_E_MISMATCH, "%s: no module matches target_modules%s", WHERE, text.data != NULL ? text.data : "");
+        spared > 0 ? peft__fail(ctx, PEFT_E_MISMATCH,
+                                "%s: exclude_modules or modules_to_save take all %u modules that target_modules%s",
+                                WHERE, spared, text.data != NULL ? text.data : "")
+                   : peft__fail(ctx, PEFT_E_MISMATCH, "%s: no module matches target_modules%s", WHERE,
+                                text.data != NULL ? text.data : "");
     peft__buffer_free(&text);
     return status;
 }
@@ -289,7 +313,8 @@ static void warn_idle_names(peft_adapter *adapter, const json_t *targets) {
             const char *older = peft__older_name(adapter->model, &adapter->arena, module);
             used = peft__module_suffix(module, name) || (older != NULL && peft__module_suffix(older, name));
         }
-        if (!used) peft__log(adapter->ctx, PEFT_LOG_WARNING, "%s: target_modules: \"%.100s\" matches no module", WHERE, name);
+        if (!used)
+            peft__log(adapter->ctx, PEFT_LOG_WARNING, "%s: target_modules: \"%.100s\" matches no module", WHERE, name);
     }
 }
 
@@ -299,7 +324,8 @@ static const char *kind_text(int32_t kind) {
 }
 
 /* Does target_modules name this module? *out_spared: something takes it away again. */
-static peft_status is_wanted(peft_adapter *adapter, const matcher *target, const matcher *exclude, const char *name, bool *out_wanted, bool *out_spared) {
+static peft_status is_wanted(peft_adapter *adapter, const matcher *target, const matcher *exclude, const char *name,
+                             bool *out_wanted, bool *out_spared) {
     peft_context *ctx = adapter->ctx;
     const char *older = peft__older_name(adapter->model, &adapter->arena, name);
     bool match = false, exact = false, match_older = false, exact_older = false;
@@ -316,7 +342,8 @@ static peft_status is_wanted(peft_adapter *adapter, const matcher *target, const
     return PEFT_OK;
 }
 
-static peft_status collect(peft_adapter *adapter, uint32_t kinds, const matcher *target, const matcher *exclude, peft__targets *out) {
+static peft_status collect(peft_adapter *adapter, uint32_t kinds, const matcher *target, const matcher *exclude,
+                           peft__targets *out) {
     peft_context *ctx = adapter->ctx;
     const uint32_t modules = peft__model_module_count(adapter->model);
     const peft__module **found = peft__arena_alloc(&adapter->arena, (modules + 1) * sizeof *found);
@@ -329,11 +356,13 @@ static peft_status collect(peft_adapter *adapter, uint32_t kinds, const matcher 
         spared_count += spared;
         if (!wanted) continue;
         if ((kinds & PEFT__KIND(module->kind)) == 0)
-            return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: target_modules takes %s, a %s, which %s cannot adapt", WHERE, module->name,
-                              kind_text(module->kind), adapter->method->peft_type);
+            return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: target_modules takes %s, a %s, which %s cannot adapt",
+                              WHERE, module->name, kind_text(module->kind), adapter->method->peft_type);
         if (module->is_new)
-            return peft__fail(ctx, PEFT_E_ARG, "%s: target_modules takes %s, which is new and has no weights to adapt; put it into modules_to_save", WHERE,
-                              module->name);
+            return peft__fail(
+                ctx, PEFT_E_ARG,
+                "%s: target_modules takes %s, which is new and has no weights to adapt; put it into modules_to_save",
+                WHERE, module->name);
         found[count++] = module;
     }
     const json_t *targets = json_object_get(adapter->config, "target_modules");
@@ -352,11 +381,15 @@ static bool is_all_linear(const json_t *value) {
     return *word == 0 && *text == 0;
 }
 
-peft_status peft__targets_find(peft_adapter *adapter, uint32_t kinds, const peft__default_targets *defaults, peft__targets *out_targets) {
+peft_status peft__targets_find(peft_adapter *adapter, uint32_t kinds, const peft__default_targets *defaults,
+                               peft__targets *out_targets) {
     const json_t *value = peft__json_value(adapter->config, "target_modules");
-    if (value == NULL) PEFT_TRY(use_defaults(adapter, defaults));
-    else if (is_all_linear(value)) PEFT_TRY(expand_all_linear(adapter));
-    else if (!json_is_string(value)) PEFT_TRY(check_names(adapter->ctx, "target_modules", value));
+    if (value == NULL)
+        PEFT_TRY(use_defaults(adapter, defaults));
+    else if (is_all_linear(value))
+        PEFT_TRY(expand_all_linear(adapter));
+    else if (!json_is_string(value))
+        PEFT_TRY(check_names(adapter->ctx, "target_modules", value));
     PEFT_TRY(check_layer_keys(adapter));
     matcher target = {NULL, NULL}, exclude = {NULL, NULL};
     peft_status status = matcher_make(adapter->ctx, adapter->config, "target_modules", &target);
@@ -372,25 +405,30 @@ peft_status peft__targets_match(peft_adapter *adapter, const char *key, const ch
     PEFT_TRY(matcher_make(adapter->ctx, adapter->config, key, &m));
     bool exact = false, match = false, older_match = false;
     peft_status status = matcher_match(adapter->ctx, &m, module, &match, &exact);
-    if (status >= 0) status = matcher_match(adapter->ctx, &m, peft__older_name(adapter->model, &adapter->arena, module), &older_match, &exact);
+    if (status >= 0)
+        status = matcher_match(adapter->ctx, &m, peft__older_name(adapter->model, &adapter->arena, module),
+                               &older_match, &exact);
     matcher_free(&m);
     *out_match = match || older_match;
     return status;
 }
 
-peft_status peft__targets_pattern(peft_adapter *adapter, const char *key, const char *module, double fallback, double *out_value) {
+peft_status peft__targets_pattern(peft_adapter *adapter, const char *key, const char *module, double fallback,
+                                  double *out_value) {
     peft_context *ctx = adapter->ctx;
     const json_t *patterns = peft__json_value(adapter->config, key);
     *out_value = fallback;
     if (patterns == NULL) return PEFT_OK;
     if (!json_is_object(patterns))
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s: expected an object of patterns, found %s", WHERE, key, peft__json_kind(patterns));
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s: expected an object of patterns, found %s", WHERE, key,
+                          peft__json_kind(patterns));
     bool found = false;
     const char *pattern;
     json_t *value;
     json_object_foreach((json_t *)patterns, pattern, value) {
         if (!json_is_number(value))
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s: \"%.100s\": expected a number, found %s", WHERE, key, pattern, peft__json_kind(value));
+            return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s: \"%.100s\": expected a number, found %s", WHERE, key,
+                              pattern, peft__json_kind(value));
         peft__pattern *regex = NULL;
         bool match = false;
         PEFT_TRY(peft__pattern_compile(ctx, key, "(.*\\.)?", pattern, &regex));
@@ -402,7 +440,9 @@ peft_status peft__targets_pattern(peft_adapter *adapter, const char *key, const 
             *out_value = json_number_value(value);
             found = true;
         } else if (json_number_value(value) != *out_value) {
-            peft__log(ctx, PEFT_LOG_WARNING, "%s: %s: several patterns match %s; the first one counts, and HF PEFT sorts them on saving", WHERE, key, module);
+            peft__log(ctx, PEFT_LOG_WARNING,
+                      "%s: %s: several patterns match %s; the first one counts, and HF PEFT sorts them on saving",
+                      WHERE, key, module);
             break;
         }
     }

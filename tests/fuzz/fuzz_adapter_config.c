@@ -1,4 +1,5 @@
-/* Adapter configurations: whatever is accepted on a small model can be written, and what was written makes the same adapter. */
+/* Adapter configurations: whatever is accepted on a small model can be written, and what was written makes the same
+ * adapter. */
 #include "fuzz_format.h"
 #include "peft/peft.h"
 

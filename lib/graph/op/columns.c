@@ -1,8 +1,8 @@
-/* columns.c: columns of a trained matrix, looked up by token id, position or token type: LoRA on an embedding, whose A is
- * [rank, vocabulary] with one column a token.
+/* columns.c: columns of a trained matrix, looked up by token id, position or token type: LoRA on an embedding, whose A
+ * is [rank, vocabulary] with one column a token.
  *
- * The gradient is scattered by tiles over rows of the matrix that each walk all tokens in order: ids repeat, and so the sums
- * have one order whatever the threads.
+ * The gradient is scattered by tiles over rows of the matrix that each walk all tokens in order: ids repeat, and so the
+ * sums have one order whatever the threads.
  */
 #include "graph/op/tiles.h"
 
@@ -15,9 +15,12 @@ typedef struct columns {
 
 static const int32_t *indices(const columns *a) {
     switch (a->by) {
-    case PEFT__LOOKUP_POSITIONS: return a->rows->positions;
-    case PEFT__LOOKUP_TYPES: return a->rows->types;
-    case PEFT__LOOKUP_IDS: break;
+    case PEFT__LOOKUP_POSITIONS:
+        return a->rows->positions;
+    case PEFT__LOOKUP_TYPES:
+        return a->rows->types;
+    case PEFT__LOOKUP_IDS:
+        break;
     }
     return a->rows->ids;
 }
@@ -64,7 +67,8 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
 
 static const peft__op columns_op = {.name = "columns", .in_place = -1, .tiles = tiles, .tile = tile_run};
 
-peft__value *peft__op_columns(peft__graph *g, peft__rows *rows, peft__value *matrix, peft__lookup by, float scale, int32_t padding_index) {
+peft__value *peft__op_columns(peft__graph *g, peft__rows *rows, peft__value *matrix, peft__lookup by, float scale,
+                              int32_t padding_index) {
     if (rows == NULL || matrix == NULL || peft__graph_failed(g)) return NULL;
     const columns attr = {rows, by, scale, padding_index};
     peft__value *out = peft__value_new(g, rows, matrix->rows->max_rows, "columns");

@@ -1,4 +1,5 @@
-/* adapter_faults.c: configurations that must be refused, and how; folders of strangers; saves that are killed; target rules. */
+/* adapter_faults.c: configurations that must be refused, and how; folders of strangers; saves that are killed; target
+ * rules. */
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -7,7 +8,8 @@
 static void refuse(peft_context *ctx, peft_model *model, const char *config, peft_status want, const char *word) {
     peft_adapter *adapter = NULL;
     CHECK_STATUS(ctx, peft_adapter_create(ctx, model, config, 0, &adapter), want);
-    if (!CHECK(strstr(peft_context_error(ctx), word) != NULL)) fprintf(stderr, "    \"%s\" does not say \"%s\"\n", peft_context_error(ctx), word);
+    if (!CHECK(strstr(peft_context_error(ctx), word) != NULL))
+        fprintf(stderr, "    \"%s\" does not say \"%s\"\n", peft_context_error(ctx), word);
     CHECK(adapter == NULL);
     peft_adapter_destroy(adapter);
 }
@@ -26,30 +28,50 @@ static void check_refusals(peft_context *ctx, peft_model *model) {
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"bias\": \"some\"}", PEFT_E_FORMAT, "bias");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": \"pissa\"}", PEFT_E_UNSUPPORTED, "pissa");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj\": 2.5}}", PEFT_E_ARG, "q_proj");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj\": \"x\"}}", PEFT_E_FORMAT, "rank_pattern");
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj\": \"x\"}}", PEFT_E_FORMAT,
+           "rank_pattern");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj(\": 2}}", PEFT_E_FORMAT, "rank_pattern");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_prj\"]}", PEFT_E_MISMATCH, "q_proj");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": []}", PEFT_E_MISMATCH, "target_modules");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [3]}", PEFT_E_FORMAT, "target_modules");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"(\"}", PEFT_E_FORMAT, "target_modules");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"q_proj\"}", PEFT_E_MISMATCH, "q_proj"); /* a string is a whole-name expression */
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"((.+)+)+\\\\W\\\\W\"}", PEFT_E_LIMIT, "too much work");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"input_layernorm\"]}", PEFT_E_UNSUPPORTED, "norm");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"exclude_modules\": [\"q_proj\"]}", PEFT_E_MISMATCH, "exclude_modules");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"lm_head\"], \"modules_to_save\": [\"lm_head\"]}", PEFT_E_MISMATCH, "modules_to_save");
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"q_proj\"}", PEFT_E_MISMATCH,
+           "q_proj"); /* a string is a whole-name expression */
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"((.+)+)+\\\\W\\\\W\"}", PEFT_E_LIMIT,
+           "too much work");
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"input_layernorm\"]}", PEFT_E_UNSUPPORTED,
+           "norm");
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"exclude_modules\": [\"q_proj\"]}",
+           PEFT_E_MISMATCH, "exclude_modules");
+    refuse(ctx, model,
+           "{\"peft_type\": \"LORA\", \"target_modules\": [\"lm_head\"], \"modules_to_save\": [\"lm_head\"]}",
+           PEFT_E_MISMATCH, "modules_to_save");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"modules_to_save\": [\"lm_hed\"]}", PEFT_E_MISMATCH, "lm_head");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \".*q_proj\", \"layers_to_transform\": [0]}", PEFT_E_ARG, "layers_to_transform");
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \".*q_proj\", \"layers_to_transform\": [0]}",
+           PEFT_E_ARG, "layers_to_transform");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"layers_pattern\": \"layers\"}", PEFT_E_ARG, "layers_pattern");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"layers_to_transform\": [99]}", PEFT_E_MISMATCH, "target_modules");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": [\"embed_tokens\"]}", PEFT_E_UNSUPPORTED, "use_dora");
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": [\"embed_tokens\"]}",
+           PEFT_E_UNSUPPORTED, "use_dora");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"lora_bias\": true, \"use_dora\": true}", PEFT_E_ARG, "lora_bias");
-    refuse(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": [\"nothing.like.this\"]}", PEFT_E_MISMATCH, "trainable");
+    refuse(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": [\"nothing.like.this\"]}", PEFT_E_MISMATCH,
+           "trainable");
     refuse(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": 3}", PEFT_E_FORMAT, "trainable");
-    static const char *const KEYS[][2] = {{"use_qalora", "true"}, {"layer_replication", "[[0, 1]]"}, {"trainable_token_indices", "[1]"},
-                                          {"target_parameters", "[\"x\"]"}, {"megatron_config", "{\"a\": 1}"}, {"alora_invocation_tokens", "[1]"},
-                                          {"corda_config", "{\"a\": 1}"}, {"lora_ga_config", "{\"a\": 1}"}, {"arrow_config", "{\"a\": 1}"},
-                                          {"kasa_config", "{\"a\": 1}"}, {"use_bdlora", "{\"a\": 1}"}, {"velora_config", "{\"a\": 1}"},
-                                          {"loftq_config", "{\"loftq_bits\": 4}"}, {"monteclora_config", "{\"a\": 1}"}, {"ensure_weight_tying", "true"},
+    static const char *const KEYS[][2] = {{"use_qalora", "true"},
+                                          {"layer_replication", "[[0, 1]]"},
+                                          {"trainable_token_indices", "[1]"},
+                                          {"target_parameters", "[\"x\"]"},
+                                          {"megatron_config", "{\"a\": 1}"},
+                                          {"alora_invocation_tokens", "[1]"},
+                                          {"corda_config", "{\"a\": 1}"},
+                                          {"lora_ga_config", "{\"a\": 1}"},
+                                          {"arrow_config", "{\"a\": 1}"},
+                                          {"kasa_config", "{\"a\": 1}"},
+                                          {"use_bdlora", "{\"a\": 1}"},
+                                          {"velora_config", "{\"a\": 1}"},
+                                          {"loftq_config", "{\"loftq_bits\": 4}"},
+                                          {"monteclora_config", "{\"a\": 1}"},
+                                          {"ensure_weight_tying", "true"},
                                           {"enable_lora", "[true, false, true]"}};
     for (size_t i = 0; i < PEFT_COUNT(KEYS); i++) {
         char config[256];
@@ -67,7 +89,8 @@ static void expect(peft_context *ctx, peft_model *model, const char *config, uin
     peft_adapter *adapter = NULL;
     CHECK_OK(ctx, peft_adapter_create(ctx, model, config, 0, &adapter));
     if (adapter == NULL) return;
-    if (!CHECK(peft_adapter_tensor_count(adapter) == count)) fprintf(stderr, "    %s: %u tensors\n", config, peft_adapter_tensor_count(adapter));
+    if (!CHECK(peft_adapter_tensor_count(adapter) == count))
+        fprintf(stderr, "    %s: %u tensors\n", config, peft_adapter_tensor_count(adapter));
     bool found = false;
     for (uint32_t i = 0; i < peft_adapter_tensor_count(adapter); i++) {
         peft_tensor_info info = {.struct_size = sizeof info};
@@ -79,25 +102,39 @@ static void expect(peft_context *ctx, peft_model *model, const char *config, uin
 }
 
 static void check_rules(peft_context *ctx, peft_model *model) {
-    expect(ctx, model, "{\"peft_type\": \"LORA\"}", 8, "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"unknown_key\": 1, \"target_modules\": [\"q_proj\"]}", 4, "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"All-Linear\"}", 28, "base_model.model.model.layers.0.mlp.gate_proj.lora_A.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\", \"exclude_modules\": [\"mlp.up_proj\"]}", 24,
+    expect(ctx, model, "{\"peft_type\": \"LORA\"}", 8,
+           "base_model.model.model.layers.1.self_attn.v_proj.lora_B.weight");
+    expect(ctx, model, "{\"peft_type\": \"LORA\", \"unknown_key\": 1, \"target_modules\": [\"q_proj\"]}", 4,
+           "base_model.model.model.layers.0.self_attn.q_proj.lora_A.weight");
+    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"All-Linear\"}", 28,
            "base_model.model.model.layers.0.mlp.gate_proj.lora_A.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\", \"exclude_modules\": \".*layers\\\\.0.*\"}", 14,
-           "base_model.model.model.layers.1.mlp.gate_proj.lora_A.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"model.layers.1.self_attn.q_proj\"]}", 2, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \".*\\\\.\\\\d+\\\\.self_attn\\\\.(k|o)_proj\"}", 8, "base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"layers_to_transform\": 1}", 2, "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\", \"norm\"], \"modules_to_save\": [\"norm\"], \"exclude_modules\": [\"norm\"]}", 9,
-           "base_model.model.model.layers.0.input_layernorm.modules_to_save.weight");
-    expect(ctx, model, "{\"peft_type\": \"LORA\", \"lora_bias\": true, \"target_modules\": [\"q_proj\"]}", 6, "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias");
+    expect(ctx, model,
+           "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\", \"exclude_modules\": [\"mlp.up_proj\"]}", 24,
+           "base_model.model.model.layers.0.mlp.gate_proj.lora_A.weight");
+    expect(ctx, model,
+           "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\", \"exclude_modules\": \".*layers\\\\.0.*\"}",
+           14, "base_model.model.model.layers.1.mlp.gate_proj.lora_A.weight");
+    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"model.layers.1.self_attn.q_proj\"]}", 2,
+           "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight");
+    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \".*\\\\.\\\\d+\\\\.self_attn\\\\.(k|o)_proj\"}",
+           8, "base_model.model.model.layers.1.self_attn.o_proj.lora_A.weight");
+    expect(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\"], \"layers_to_transform\": 1}", 2,
+           "base_model.model.model.layers.1.self_attn.q_proj.lora_A.weight");
+    expect(ctx, model,
+           "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\", \"norm\"], \"modules_to_save\": [\"norm\"], "
+           "\"exclude_modules\": [\"norm\"]}",
+           9, "base_model.model.model.layers.0.input_layernorm.modules_to_save.weight");
+    expect(ctx, model, "{\"peft_type\": \"LORA\", \"lora_bias\": true, \"target_modules\": [\"q_proj\"]}", 6,
+           "base_model.model.model.layers.0.self_attn.q_proj.lora_B.bias");
     expect(ctx, model, "{\"peft_type\": \"FULL\"}", 20, "model.embed_tokens.weight");
     expect(ctx, model, "{\"peft_type\": \"FULL\", \"embeddings\": false}", 19, "model.norm.weight");
-    expect(ctx, model, "{\"peft_type\": \"FULL\", \"layers\": 1, \"embeddings\": false}", 10, "model.layers.1.mlp.up_proj.weight");
+    expect(ctx, model, "{\"peft_type\": \"FULL\", \"layers\": 1, \"embeddings\": false}", 10,
+           "model.layers.1.mlp.up_proj.weight");
     expect(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": \"head\"}", 1, "model.embed_tokens.weight");
-    expect(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": [\"layers.0\", \"norm.weight\"]}", 10, "model.norm.weight");
-    expect(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": \".*_proj\\\\.weight\"}", 14, "model.layers.0.self_attn.q_proj.weight");
+    expect(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": [\"layers.0\", \"norm.weight\"]}", 10,
+           "model.norm.weight");
+    expect(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": \".*_proj\\\\.weight\"}", 14,
+           "model.layers.0.self_attn.q_proj.weight");
 }
 
 /* ---- folders ---- */
@@ -128,12 +165,15 @@ static void write_bytes(const char *path, const void *data, size_t size) {
     fclose(file);
 }
 
-static void write_text(const char *path, const char *text) { write_bytes(path, text, strlen(text)); }
+static void write_text(const char *path, const char *text) {
+    write_bytes(path, text, strlen(text));
+}
 
 static void refuse_load(peft_context *ctx, peft_model *model, const files *f, peft_status want, const char *word) {
     peft_adapter *adapter = NULL;
     CHECK_STATUS(ctx, peft_adapter_load(ctx, model, f->folder, &adapter), want);
-    if (!CHECK(strstr(peft_context_error(ctx), word) != NULL)) fprintf(stderr, "    \"%s\" does not say \"%s\"\n", peft_context_error(ctx), word);
+    if (!CHECK(strstr(peft_context_error(ctx), word) != NULL))
+        fprintf(stderr, "    \"%s\" does not say \"%s\"\n", peft_context_error(ctx), word);
     peft_adapter_destroy(adapter);
 }
 
@@ -194,11 +234,13 @@ static void check_killed(peft_context *ctx, peft_model *model) {
     files f;
     files_make(&f);
     peft_adapter *old = NULL, *new = NULL;
-    const char *config = "{\"peft_type\": \"LORA\", \"init_lora_weights\": false, \"target_modules\": \"all-linear\", \"r\": 16}";
+    const char *config =
+        "{\"peft_type\": \"LORA\", \"init_lora_weights\": false, \"target_modules\": \"all-linear\", \"r\": 16}";
     CHECK_OK(ctx, peft_adapter_create(ctx, model, config, 1, &old));
     CHECK_OK(ctx, peft_adapter_create(ctx, model, config, 2, &new));
     const int64_t count = peft_adapter_parameter_count(old);
-    float *a = malloc((size_t)count * sizeof *a), *b = malloc((size_t)count * sizeof *b), *c = malloc((size_t)count * sizeof *c);
+    float *a = malloc((size_t)count * sizeof *a), *b = malloc((size_t)count * sizeof *b),
+          *c = malloc((size_t)count * sizeof *c);
     CHECK_OK(ctx, peft_adapter_get_parameters(old, a, count));
     CHECK_OK(ctx, peft_adapter_get_parameters(new, b, count));
     int killed = 0;
@@ -234,15 +276,18 @@ static void check_killed(peft_context *ctx, peft_model *model) {
 
 static void rename_key(const char *key, char *out, size_t size) {
     const char *tail = strstr(key, "layers."), *leaf = strstr(key, ".lora_A.weight");
-    if (leaf != NULL) snprintf(out, size, "base_model.model.language_model.%.*s.lora_A.default.weight", (int)(leaf - tail), tail);
-    else snprintf(out, size, "%s", tail); /* no prefix at all */
+    if (leaf != NULL)
+        snprintf(out, size, "base_model.model.language_model.%.*s.lora_A.default.weight", (int)(leaf - tail), tail);
+    else
+        snprintf(out, size, "%s", tail); /* no prefix at all */
 }
 
 static void check_other_names(peft_context *ctx, peft_model *model) {
     files f;
     files_make(&f);
     peft_adapter *adapter = NULL, *again = NULL;
-    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": false}", 0, &adapter));
+    CHECK_OK(ctx,
+             peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": false}", 0, &adapter));
     CHECK_OK(ctx, peft_adapter_save(adapter, f.folder));
     peft__tensor_out out[16];
     char names[16][200];
@@ -259,10 +304,12 @@ static void check_other_names(peft_context *ctx, peft_model *model) {
     if (again != NULL) {
         CHECK(strstr(peft_adapter_report(again), "8 tensors matched under the names of another") != NULL);
         for (uint32_t i = 0; i < adapter->count; i++)
-            CHECK(memcmp(adapter->params[i].data, again->params[i].data, (size_t)adapter->params[i].elements * sizeof(float)) == 0);
+            CHECK(memcmp(adapter->params[i].data, again->params[i].data,
+                         (size_t)adapter->params[i].elements * sizeof(float)) == 0);
     }
     peft_adapter_destroy(again);
-    snprintf(names[1], sizeof names[1], "layers.0.self_attn.q_proj.lora_A.weight"); /* the same tensor under two names */
+    snprintf(names[1], sizeof names[1],
+             "layers.0.self_attn.q_proj.lora_A.weight"); /* the same tensor under two names */
     memcpy(out[1].shape, out[0].shape, sizeof out[0].shape);
     out[1].data = out[0].data;
     CHECK_OK(ctx, peft__safetensors_write(ctx, f.tensors, out, adapter->count, NULL, 0));
@@ -288,7 +335,9 @@ static void check_other_base(void) {
     files f;
     files_make(&f);
     peft_adapter *adapter = NULL, *same = NULL, *other = NULL;
-    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": false, \"lora_alfa\": 3}", 0, &adapter));
+    CHECK_OK(ctx, peft_adapter_create(ctx, model,
+                                      "{\"peft_type\": \"LORA\", \"init_lora_weights\": false, \"lora_alfa\": 3}", 0,
+                                      &adapter));
     CHECK(strstr(log, "lora_alfa") != NULL && strstr(log, "\"lora_alpha\"") != NULL);
     log[0] = 0;
     CHECK_OK(ctx, peft_adapter_save(adapter, f.folder));
@@ -322,19 +371,22 @@ static void check_heads(peft_context *ctx) {
     files f;
     files_make(&f);
     peft_adapter *adapter = NULL, *again = NULL;
-    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\"}", 5, &adapter));
+    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\"}", 5,
+                                      &adapter));
     if (adapter != NULL) {
         CHECK(adapter->count == 29);
         CHECK_STR(adapter->params[0].name, "base_model.model.score.modules_to_save.weight");
         CHECK_STR(adapter->slots[0].key, "base_model.model.score.weight");
         double sum = 0.0;
-        for (int64_t i = 0; i < adapter->params[0].elements; i++) sum += (double)adapter->params[0].data[i] * (double)adapter->params[0].data[i];
+        for (int64_t i = 0; i < adapter->params[0].elements; i++)
+            sum += (double)adapter->params[0].data[i] * (double)adapter->params[0].data[i];
         CHECK_NEAR(sqrt(sum / (double)adapter->params[0].elements), 0.02, 0.004);
         CHECK(strstr(peft_adapter_config(adapter), "\"SEQ_CLS\"") != NULL);
         CHECK_OK(ctx, peft_adapter_save(adapter, f.folder));
         CHECK_OK(ctx, peft_adapter_load(ctx, model, f.folder, &again));
         if (again != NULL) {
-            CHECK(memcmp(again->params[0].data, adapter->params[0].data, (size_t)adapter->params[0].elements * sizeof(float)) == 0);
+            CHECK(memcmp(again->params[0].data, adapter->params[0].data,
+                         (size_t)adapter->params[0].elements * sizeof(float)) == 0);
             CHECK_STR(peft_adapter_config(again), peft_adapter_config(adapter)); /* heads are not listed twice */
         }
     }
@@ -346,10 +398,14 @@ static void check_heads(peft_context *ctx) {
 
 static void check_small(peft_context *ctx, peft_model *model) {
     peft_adapter *lora = NULL, *full = NULL;
-    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"loraplus_lr_ratio\": 16, \"use_lora_fa\": true}", 0, &lora));
-    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": [\"model.norm\"]}", 0, &full));
+    CHECK_OK(ctx, peft_adapter_create(ctx, model,
+                                      "{\"peft_type\": \"LORA\", \"loraplus_lr_ratio\": 16, \"use_lora_fa\": true}", 0,
+                                      &lora));
+    CHECK_OK(ctx,
+             peft_adapter_create(ctx, model, "{\"peft_type\": \"FULL\", \"trainable\": [\"model.norm\"]}", 0, &full));
     if (lora == NULL || full == NULL) return;
-    CHECK(strstr(peft_adapter_config(lora), "loraplus") == NULL && strstr(peft_adapter_config(lora), "use_lora_fa") == NULL);
+    CHECK(strstr(peft_adapter_config(lora), "loraplus") == NULL &&
+          strstr(peft_adapter_config(lora), "use_lora_fa") == NULL);
     CHECK(lora->params[1].lr_scale == 16.0f && lora->params[0].lr_scale == 1.0f);
     CHECK((lora->params[0].flags & PEFT__PARAM_FROZEN) != 0 && (lora->params[1].flags & PEFT__PARAM_FROZEN) == 0);
     CHECK(strstr(peft_adapter_report(lora), "4 modules adapted") != NULL);

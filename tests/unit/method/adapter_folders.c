@@ -1,12 +1,13 @@
-/* adapter_folders.c: adapters made by HF PEFT, read, compared, written and read again; the same adapters made anew from their
- * configuration; their logits alone and merged. The cases are made by tests/data/method/make.py. */
+/* adapter_folders.c: adapters made by HF PEFT, read, compared, written and read again; the same adapters made anew from
+ * their configuration; their logits alone and merged. The cases are made by tests/data/method/make.py. */
 #include <dirent.h>
 
 #include "support.h"
 
-static const char *const CASES[] = {"lora-qv-llama", "lora-all-linear-llama", "lora-bias-only-qwen2", "lora-dora-llama", "lora-embedding-llama",
-                                    "lora-layers-qwen3", "lora-mistral", "lora-modules-to-save-llama", "lora-patterns-llama", "lora-regex-qwen3",
-                                    "lora-rs-qwen2"};
+static const char *const CASES[] = {
+    "lora-qv-llama",        "lora-all-linear-llama", "lora-bias-only-qwen2", "lora-dora-llama",
+    "lora-embedding-llama", "lora-layers-qwen3",     "lora-mistral",         "lora-modules-to-save-llama",
+    "lora-patterns-llama",  "lora-regex-qwen3",      "lora-rs-qwen2"};
 
 typedef struct test_case {
     peft_context *ctx;
@@ -72,7 +73,8 @@ static void check_same_file(test_case *c, const char *left, const char *right) {
                 fprintf(stderr, "    %s: %s is missing\n", c->name, x->name);
                 continue;
             }
-            CHECK(x->dtype == y->dtype && x->ndim == y->ndim && memcmp(x->shape, y->shape, x->ndim * sizeof *x->shape) == 0);
+            CHECK(x->dtype == y->dtype && x->ndim == y->ndim &&
+                  memcmp(x->shape, y->shape, x->ndim * sizeof *x->shape) == 0);
             CHECK(x->bytes == y->bytes && memcmp(x->data, y->data, x->bytes) == 0);
         }
     }
@@ -154,9 +156,12 @@ static int32_t *read_ids(test_case *c, int64_t *out_sequences, int64_t *out_leng
     return out;
 }
 
-/* Positions that the mask leaves out may hold anything; a left-padded row sees its padding here, so only rows without are compared. */
-static void compare(test_case *c, const char *what, const float *got, int64_t sequences, int64_t length, const char *key) {
-    const peft__tensor *want = peft__tensors_find(c->expected, key), *mask = peft__tensors_find(c->expected, "attention_mask");
+/* Positions that the mask leaves out may hold anything; a left-padded row sees its padding here, so only rows without
+ * are compared. */
+static void compare(test_case *c, const char *what, const float *got, int64_t sequences, int64_t length,
+                    const char *key) {
+    const peft__tensor *want = peft__tensors_find(c->expected, key),
+                       *mask = peft__tensors_find(c->expected, "attention_mask");
     if (want == NULL || got == NULL || mask == NULL) return;
     const int64_t cols = want->shape[want->ndim - 1], total = sequences * length;
     float *values = malloc((size_t)(total * cols) * sizeof *values);
@@ -168,10 +173,13 @@ static void compare(test_case *c, const char *what, const float *got, int64_t se
     for (int64_t s = 0; s < sequences; s++) {
         if (seen[s * length] == 0) continue;
         for (int64_t t = 0; t < length && seen[s * length + t] != 0; t++)
-            worst = fmax(worst, largest_difference(got + (s * length + t) * cols, values + (s * length + t) * cols, cols));
+            worst =
+                fmax(worst, largest_difference(got + (s * length + t) * cols, values + (s * length + t) * cols, cols));
     }
-    const double tolerance = json_number_value(json_object_get(json_object_get(c->json, "tolerance"), "logits")) * largest;
-    if (!CHECK(worst <= tolerance)) fprintf(stderr, "    %s: %s differ by %g, tolerance %g\n", c->name, what, worst, tolerance);
+    const double tolerance =
+        json_number_value(json_object_get(json_object_get(c->json, "tolerance"), "logits")) * largest;
+    if (!CHECK(worst <= tolerance))
+        fprintf(stderr, "    %s: %s differ by %g, tolerance %g\n", c->name, what, worst, tolerance);
     free(values);
     free(seen);
 }

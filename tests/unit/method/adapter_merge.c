@@ -1,4 +1,5 @@
-/* adapter_merge.c: merged models: several adapters at once, tied tables, full fine-tuning, biases, saving as a folder and reading back. */
+/* adapter_merge.c: merged models: several adapters at once, tied tables, full fine-tuning, biases, saving as a folder
+ * and reading back. */
 #include "support.h"
 
 enum { SEQUENCES = 2, LENGTH = 6 };
@@ -25,7 +26,8 @@ static int64_t vocabulary(peft_context *ctx, const peft_model *model) {
     return info.vocab_size;
 }
 
-static void check_saved(peft_context *ctx, peft_model *merged, const float *logits, peft_dtype dtype, double tolerance) {
+static void check_saved(peft_context *ctx, peft_model *merged, const float *logits, peft_dtype dtype,
+                        double tolerance) {
     char folder[512], command[600];
     scratch_folder(folder, sizeof folder);
     CHECK_OK(ctx, peft_model_save(ctx, merged, folder, dtype));
@@ -56,8 +58,10 @@ static void check_pair(peft_context *ctx, peft_model *model, const char *first, 
     float *after = merged != NULL ? logits_of(ctx, merged, NULL, 0, IDS, SEQUENCES, LENGTH) : NULL;
     const int64_t elements = SEQUENCES * LENGTH * vocabulary(ctx, model);
     if (live != NULL && after != NULL && base != NULL) {
-        const double worst = largest_difference(live, after, elements), change = largest_difference(live, base, elements);
-        if (!CHECK(worst <= 1e-4 * fmax(1.0, change))) fprintf(stderr, "    %s: merged differs by %g (change %g)\n", first, worst, change);
+        const double worst = largest_difference(live, after, elements),
+                     change = largest_difference(live, base, elements);
+        if (!CHECK(worst <= 1e-4 * fmax(1.0, change)))
+            fprintf(stderr, "    %s: merged differs by %g (change %g)\n", first, worst, change);
         CHECK(change > 1e-4);
         check_saved(ctx, merged, after, PEFT_DTYPE_F32, 0.0);
         check_saved(ctx, merged, after, PEFT_DTYPE_BF16, 1.0);
@@ -75,7 +79,8 @@ static void check_pair(peft_context *ctx, peft_model *model, const char *first, 
 static void check_full_folder(peft_context *ctx, peft_model *model) {
     char folder[512], command[600];
     scratch_folder(folder, sizeof folder);
-    peft_adapter *adapter = made(ctx, model, "{\"peft_type\": \"FULL\", \"layers\": 1, \"embeddings\": false}", 3), *again = NULL;
+    peft_adapter *adapter = made(ctx, model, "{\"peft_type\": \"FULL\", \"layers\": 1, \"embeddings\": false}", 3),
+                 *again = NULL;
     if (adapter == NULL) return;
     CHECK_OK(ctx, peft_adapter_save(adapter, folder));
     CHECK_OK(ctx, peft_adapter_load(ctx, model, folder, &again));
@@ -84,7 +89,8 @@ static void check_full_folder(peft_context *ctx, peft_model *model) {
         CHECK(again->count == adapter->count);
         for (uint32_t i = 0; i < adapter->count; i++)
             CHECK(strcmp(adapter->params[i].name, again->params[i].name) == 0 &&
-                  memcmp(adapter->params[i].data, again->params[i].data, (size_t)adapter->params[i].elements * sizeof(float)) == 0);
+                  memcmp(adapter->params[i].data, again->params[i].data,
+                         (size_t)adapter->params[i].elements * sizeof(float)) == 0);
     }
     peft_adapter_destroy(again);
     peft_adapter_destroy(adapter);
@@ -94,7 +100,8 @@ static void check_full_folder(peft_context *ctx, peft_model *model) {
 
 static void check_refusals(peft_context *ctx, peft_model *model, peft_model *other) {
     peft_adapter *lora = made(ctx, model, "{\"peft_type\": \"LORA\", \"lora_bias\": true}", 1);
-    peft_adapter *full[2] = {made(ctx, model, "{\"peft_type\": \"FULL\"}", 1), made(ctx, model, "{\"peft_type\": \"FULL\"}", 2)};
+    peft_adapter *full[2] = {made(ctx, model, "{\"peft_type\": \"FULL\"}", 1),
+                             made(ctx, model, "{\"peft_type\": \"FULL\"}", 2)};
     peft_model *merged = NULL;
     CHECK_STATUS(NULL, peft_model_merge(ctx, model, &lora, 1, &merged), PEFT_E_UNSUPPORTED);
     CHECK(strstr(peft_context_error(ctx), "bias") != NULL);
@@ -111,7 +118,8 @@ static void check_refusals(peft_context *ctx, peft_model *model, peft_model *oth
 
 int main(void) {
     peft_context *ctx = test_context();
-    peft_model *tied = load_model(ctx, "llama-gqa"), *untied = load_model(ctx, "llama-mha-untied"), *biased = load_model(ctx, "qwen2");
+    peft_model *tied = load_model(ctx, "llama-gqa"), *untied = load_model(ctx, "llama-mha-untied"),
+               *biased = load_model(ctx, "qwen2");
     if (tied != NULL && untied != NULL && biased != NULL) {
         check_pair(ctx, tied, "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\"}", NULL);
         check_pair(ctx, tied, "{\"peft_type\": \"LORA\", \"target_modules\": [\"embed_tokens\"]}", NULL);
@@ -120,20 +128,27 @@ int main(void) {
         check_pair(ctx, tied, "{\"peft_type\": \"LORA\", \"modules_to_save\": [\"lm_head\"]}", NULL);
         check_pair(ctx, tied, "{\"peft_type\": \"FULL\"}", NULL);
         check_pair(ctx, tied, "{\"peft_type\": \"FULL\", \"trainable\": \"head\"}", NULL);
-        check_pair(ctx, tied, "{\"peft_type\": \"LORA\", \"use_rslora\": true}", "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\", \"down_proj\"], \"r\": 2}");
-        check_pair(ctx, tied, "{\"peft_type\": \"FULL\"}", "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\"}");
-        check_pair(ctx, untied, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": \"all-linear\"}", NULL);
+        check_pair(ctx, tied, "{\"peft_type\": \"LORA\", \"use_rslora\": true}",
+                   "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\", \"down_proj\"], \"r\": 2}");
+        check_pair(ctx, tied, "{\"peft_type\": \"FULL\"}",
+                   "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\"}");
+        check_pair(ctx, untied, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": \"all-linear\"}",
+                   NULL);
         check_pair(ctx, untied, "{\"peft_type\": \"LORA\", \"target_modules\": [\"embed_tokens\", \"lm_head\"]}", NULL);
         check_pair(ctx, biased, "{\"peft_type\": \"LORA\", \"bias\": \"all\"}", NULL);
         check_pair(ctx, biased, "{\"peft_type\": \"LORA\", \"lora_bias\": true}", NULL);
         check_pair(ctx, biased, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"bias\": \"lora_only\"}", NULL);
         char path[1024];
         peft_model *quantised = NULL; /* query and key rows lie in another order in this file */
-        CHECK_OK(ctx, peft_model_load(ctx, data_path(path, sizeof path, "models/%s", "llama-gqa.Q4_1.gguf"), NULL, &quantised));
+        CHECK_OK(ctx, peft_model_load(ctx, data_path(path, sizeof path, "models/%s", "llama-gqa.Q4_1.gguf"), NULL,
+                                      &quantised));
         if (quantised != NULL) {
-            check_pair(ctx, quantised, "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\", \"k_proj\", \"down_proj\"]}", NULL);
-            check_pair(ctx, quantised, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": [\"q_proj\"]}", NULL);
-            check_pair(ctx, quantised, "{\"peft_type\": \"FULL\", \"trainable\": [\"q_proj\", \"embed_tokens\"]}", NULL);
+            check_pair(ctx, quantised,
+                       "{\"peft_type\": \"LORA\", \"target_modules\": [\"q_proj\", \"k_proj\", \"down_proj\"]}", NULL);
+            check_pair(ctx, quantised,
+                       "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": [\"q_proj\"]}", NULL);
+            check_pair(ctx, quantised, "{\"peft_type\": \"FULL\", \"trainable\": [\"q_proj\", \"embed_tokens\"]}",
+                       NULL);
         }
         peft_model_destroy(quantised);
         check_full_folder(ctx, tied);

@@ -1,10 +1,10 @@
-/* adapter_nomem.c: every allocation of making, saving, loading and merging adapters fails in turn. Each time: PEFT_E_NOMEM, nothing
- * leaks, and what was there before is unchanged. */
+/* adapter_nomem.c: every allocation of making, saving, loading and merging adapters fails in turn. Each time:
+ * PEFT_E_NOMEM, nothing leaks, and what was there before is unchanged. */
 #include "support.h"
 
 typedef struct failing {
-    long left;   /* allocations until one fails; negative = never */
-    long live;   /* blocks handed out */
+    long left; /* allocations until one fails; negative = never */
+    long live; /* blocks handed out */
     bool failed;
 } failing;
 
@@ -57,12 +57,15 @@ static void check(fixture *t, const char *config) {
         t->memory.failed = false;
         const peft_status status = run(t, config);
         t->memory.left = -1;
-        if (!CHECK(t->memory.live == live)) fprintf(stderr, "    %ld blocks leak when allocation %ld fails\n", t->memory.live - live, tried);
+        if (!CHECK(t->memory.live == live))
+            fprintf(stderr, "    %ld blocks leak when allocation %ld fails\n", t->memory.live - live, tried);
         if (!t->memory.failed) {
             CHECK_STATUS(t->ctx, status, PEFT_OK);
             break;
         }
-        if (!CHECK(status == PEFT_E_NOMEM)) fprintf(stderr, "    allocation %ld: %s: %s\n", tried, peft_status_name(status), peft_context_error(t->ctx));
+        if (!CHECK(status == PEFT_E_NOMEM))
+            fprintf(stderr, "    allocation %ld: %s: %s\n", tried, peft_status_name(status),
+                    peft_context_error(t->ctx));
         if (tried > 40) tried += tried / 40; /* early ones each, later ones in strides */
     }
     CHECK(tried > 50);
@@ -82,8 +85,10 @@ int main(void) {
     t.model = load_model(t.ctx, "llama-mha-untied");
     scratch_folder(t.folder, sizeof t.folder);
     snprintf(t.out, sizeof t.out, "%s/merged", t.folder);
-    check(&t, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": \".*_proj\", \"exclude_modules\": [\"up_proj\"], \"rank_pattern\": {\"q_proj\": 2}}");
-    check(&t, "{\"peft_type\": \"LORA\", \"target_modules\": [\"embed_tokens\", \"lm_head\"], \"modules_to_save\": [\"norm\"]}");
+    check(&t, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": \".*_proj\", \"exclude_modules\": "
+              "[\"up_proj\"], \"rank_pattern\": {\"q_proj\": 2}}");
+    check(&t, "{\"peft_type\": \"LORA\", \"target_modules\": [\"embed_tokens\", \"lm_head\"], \"modules_to_save\": "
+              "[\"norm\"]}");
     check(&t, "{\"peft_type\": \"FULL\", \"trainable\": \".*proj.*\"}");
     peft_model_destroy(t.model);
     peft_context_destroy(t.ctx);

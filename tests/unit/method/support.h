@@ -29,8 +29,8 @@ static inline peft_model *load_model(peft_context *ctx, const char *name) {
 }
 
 /* Logits [rows, vocabulary] of whole rows of ids (every sequence of `length`), to be freed. */
-static inline float *logits_of(peft_context *ctx, peft_model *model, peft_adapter *const *adapters, uint32_t count, const int32_t *ids, int64_t sequences,
-                               int64_t length) {
+static inline float *logits_of(peft_context *ctx, peft_model *model, peft_adapter *const *adapters, uint32_t count,
+                               const int32_t *ids, int64_t sequences, int64_t length) {
     const int64_t rows = sequences * length;
     int32_t offsets[64];
     for (int64_t i = 0; i <= sequences; i++) offsets[i] = (int32_t)(i * length);
@@ -65,7 +65,8 @@ static inline float *logits_of(peft_context *ctx, peft_model *model, peft_adapte
     if (status == PEFT_OK && CHECK(build.logits != NULL)) {
         const int64_t cols = build.logits->cols;
         out = malloc((size_t)(rows * cols) * sizeof *out);
-        for (int64_t r = 0; r < rows; r++) memcpy(out + r * cols, build.logits->data + r * build.logits->ld, (size_t)cols * sizeof *out);
+        for (int64_t r = 0; r < rows; r++)
+            memcpy(out + r * cols, build.logits->data + r * build.logits->ld, (size_t)cols * sizeof *out);
     }
     peft__graph_destroy(graph);
     return out;
