@@ -32,8 +32,7 @@ static bool touched(const peft__build *b, const peft__module *module) {
     return false;
 }
 
-/* ---- weights
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- weights --------------------------------------------------------------------------------------------- */
 
 /* The param that an adapter trains in place of a base tensor; at most one adapter may. */
 static peft__value *trained_value(peft__build *b, const char *tensor, const peft__hooked **out_owner) {
@@ -107,8 +106,7 @@ static peft__vector bias_of(peft__build *b, const peft__module *module) {
     return none;
 }
 
-/* ---- linear layers
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- linear layers --------------------------------------------------------------------------------------- */
 
 static peft__value *before_linear(peft__build *b, const peft__module *module, peft__value *x) {
     for (uint32_t i = 0; i < b->adapter_count && !peft__graph_failed(b->graph); i++) {
@@ -180,8 +178,7 @@ void peft__build_linear_group(peft__build *b, const char *const *names, uint32_t
     for (uint32_t i = 0; i < count; i++) out[i] = after_linear(b, modules[i], inputs[i], out[i]);
 }
 
-/* ---- norms and embeddings
- * ------------------------------------------------------------------------------------------------ */
+/* ---- norms and embeddings -------------------------------------------------------------------------------- */
 
 peft__value *peft__build_norm(peft__build *b, const char *name, peft__norm_kind kind, peft__value *x, float eps,
                               float weight_offset) {
@@ -206,8 +203,7 @@ peft__value *peft__build_embedding(peft__build *b, const char *name, peft__rows 
     return y;
 }
 
-/* ---- the stream of rows
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- the stream of rows ---------------------------------------------------------------------------------- */
 
 peft__value *peft__build_word_embedding(peft__build *b, peft__stack stack, peft__value *x) {
     for (uint32_t i = 0; i < b->adapter_count && !peft__graph_failed(b->graph); i++)
@@ -284,8 +280,7 @@ peft__rows *peft__build_rows(peft__build *b, peft__stack stack) {
     return peft__rows_new(g, "rows after a prefix", rows, attr, measure_shifted, bind_shifted, false);
 }
 
-/* ---- attention and sub-layers
- * ------------------------------------------------------------------------------------------------ */
+/* ---- attention and sub-layers ---------------------------------------------------------------------------- */
 
 peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t layer, peft__value *q, peft__value *k,
                                    peft__value *v, peft__value *bias, const peft__attention_config *config) {

@@ -261,8 +261,7 @@ peft_status peft__decoder_config_from_gguf(peft_context *ctx, const void *gguf, 
     return put(&r, config, "architectures", classes);
 }
 
-/* ---- names
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- names ----------------------------------------------------------------------------------------------- */
 
 static const char *const layer_names[][2] = {
     {"self_attn.q_proj.", "attn_q."},

@@ -31,8 +31,7 @@ static void put_logits(peft__build *b, peft__value *logits) {
     peft__value_output(b->graph, logits);
 }
 
-/* ---- language models
- * ------------------------------------------------------------------------------------------------- */
+/* ---- language models ------------------------------------------------------------------------------------- */
 
 static void build_causal(peft__build *b, peft__value *x, const peft__head_options *o) {
     peft__graph *g = b->graph;
@@ -56,8 +55,7 @@ static void build_causal(peft__build *b, peft__value *x, const peft__head_option
     b->loss = peft__op_cross_entropy(g, logits, &config);
 }
 
-/* ---- classifiers
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- classifiers ----------------------------------------------------------------------------------------- */
 
 static void build_classifier(peft__build *b, peft__value *x, const peft__head_options *o, bool by_sequence) {
     peft__value *logits = peft__build_linear(b, o->score, x, NULL);
@@ -103,8 +101,7 @@ static const head *find_head(const peft__build *b) {
     return NULL;
 }
 
-/* ---- which rows
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- which rows ------------------------------------------------------------------------------------------ */
 
 static peft__value *pick_rows(peft__build *b, peft__value *x) {
     const head *h = find_head(b);

@@ -172,8 +172,7 @@ static void check_names(void) {
     must_refuse(&(variant){.extra = "vision.weight"}, &options, PEFT_E_MISMATCH, "vision.weight");
 }
 
-/* ---- ties
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- ties ------------------------------------------------------------------------------------------------ */
 
 /* There is no spare tensor of the head's shape: the embedding becomes the head, and the embedding is what is missing.
  */
@@ -193,8 +192,7 @@ static void check_ties(void) {
     peft_model_destroy(model);
 }
 
-/* ---- heads that are not in the file
- * -------------------------------------------------------------------------------------- */
+/* ---- heads that are not in the file ---------------------------------------------------------------------- */
 
 static void check_new_head(void) {
     peft_model_options options;
@@ -225,8 +223,7 @@ static void check_new_head(void) {
     must_refuse(&(variant){0}, &options, PEFT_E_ARG, "task");
 }
 
-/* ---- files that do not fit
- * -------------------------------------------------------------------------------------------------- */
+/* ---- files that do not fit ------------------------------------------------------------------------------- */
 
 static bool leave_out(peft__tensor_out *out, char name[256], float *values) {
     (void)out, (void)values;
@@ -386,8 +383,7 @@ static void check_gguf(void) {
     CHECK_STATUS(ctx, peft_model_load(ctx, data_path("nowhere"), NULL, &model), PEFT_E_IO);
 }
 
-/* ---- a changed copy
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- a changed copy -------------------------------------------------------------------------------------- */
 
 static void check_clone(void) {
     peft_model *model = NULL, *clone = NULL;
@@ -416,8 +412,7 @@ static void check_clone(void) {
     peft_model_destroy(clone);
 }
 
-/* ---- memory and order of destruction
- * ---------------------------------------------------------------------------------------------- */
+/* ---- memory and order of destruction --------------------------------------------------------------------- */
 
 typedef struct counter {
     long left; /* allocations until one fails; -1 = never */
