@@ -49,11 +49,13 @@ void peft__gemv(uint32_t cpu, const peft__matrix *w, int64_t r0, int64_t r1, con
         return;
     }
     const dot_fn dot = choose_dot(cpu);
+    const bool floats = w->dtype == PEFT_DTYPE_F32 && ((uintptr_t)w->data | w->stride) % sizeof(float) == 0;
     float piece[PIECE];
     for (int64_t r = r0; r < r1; r++) {
         const uint8_t *row = peft__matrix_row(w, r);
         float sum[PEFT__GEMV_ROWS] = {0};
-        for (int64_t c = 0; c < w->cols; c += PIECE) {
+        if (floats) dot((const float *)(const void *)row, x, ldx, n, w->cols, sum);
+        for (int64_t c = 0; c < w->cols && !floats; c += PIECE) {
             const int64_t here = peft__min_i64(PIECE, w->cols - c);
             peft__widen(cpu, w->dtype, row, c, here, piece);
             dot(piece, x + c, ldx, n, here, sum);
