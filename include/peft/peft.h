@@ -14,6 +14,7 @@
 #include "peft/session.h"
 #include "peft/status.h"
 #include "peft/tensor.h"
+#include "peft/tensor_file.h"
 #include "peft/tokenizer.h"
 #include "peft/version.h"
 
