@@ -111,6 +111,11 @@ peft__value *peft__op_attention(peft__graph *g, peft__value *q, peft__value *k, 
  * adapter_ids entry is this slot (-1: all rows). With dropout, pass the dropped x. */
 peft__value *peft__op_low_rank(peft__graph *g, peft__value *x, peft__value *y, peft__value *a, peft__value *b, float scale, int32_t slot);
 
+/* -- lstm.c: the recurrence of an LSTM layer over the rows of a fixed space (one sequence): pre [T, 4H] = x W_ih^T + biases with gates in
+ * torch's order i, f, g, o; weight = W_hh [4H, H]; h [T, H], or [T, 2H] with the direction from the last row to the first behind it
+ * (both NULL: none). */
+peft__value *peft__op_lstm(peft__graph *g, peft__value *pre, peft__value *weight, peft__value *reverse_pre, peft__value *reverse_weight);
+
 /* -- column_norm.c (DoRA): norms [1, out]: n_j = || W_j + scale * B_j A ||_2 over the input axis, a constant in the backward pass.
  * rescale: out = b + (m / n) (y - b), with y = x W^T + b + delta; m [1, out] trained; b absent or a bias. */
 peft__value *peft__op_weight_norms(peft__graph *g, peft__weight weight, peft__value *a, peft__value *b, float scale);

@@ -310,6 +310,8 @@ static void backward_tile(const peft__node *node, uint32_t phase, uint32_t tile,
     const slots s = slots_of(node, run->temp);
     const peft__attention_keys keys = phase < before ? prefix_piece(node, head, sequence, phase, &s)
                                                      : own_piece(node, head, sequence, phase - before, &s);
+    /* A learned prefix on frozen queries and keys: the own keys have nothing to pass on. */
+    if (keys.dk == NULL && keys.dv == NULL && s.dbias == NULL && !node->in[IN_Q]->needs_grad) return;
     /* The kernel adds to dk and dv: what this tile alone writes starts at zero. */
     const bool own = phase >= before && a->group == 1;
     if (!own || !peft__accumulates(node, IN_K)) clear_rows(keys.dk, keys.count, keys.lddk, dim);
