@@ -91,7 +91,7 @@ struct peft__kernels {
     void (*attention_forward)(const peft__attention_tile *tile);
     void (*attention_backward)(const peft__attention_tile *tile);
 
-    /* -- optimizer.h; m and v may be NULL where the rule does not use them */
+    /* -- optimizers; m and v may be NULL where the rule does not use them */
     void (*update)(const peft__update *update, int64_t n, float *param, const float *grad, float *m, float *v);
 };
 
