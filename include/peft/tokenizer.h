@@ -101,16 +101,15 @@ PEFT_API const char *peft_tokenizer_id_to_token(const peft_tokenizer *tokenizer,
 /** Token ids of a text. Errors: PEFT_E_FORMAT when the text is not UTF-8 (with the offset), PEFT_E_LIMIT when
  *  `capacity` is too small, PEFT_E_NOMEM. */
 PEFT_API PEFT_NODISCARD peft_status peft_tokenizer_encode(const peft_tokenizer *tokenizer, const char *text,
-                                                          size_t length, uint32_t flags, int32_t *ids,
-                                                          int64_t capacity, int64_t *out_count);
+                                                          size_t length, uint32_t flags, int32_t *ids, int64_t capacity,
+                                                          int64_t *out_count);
 
 /** All that is known of each token, of one text or of a pair (`second` NULL: one). `max_length` counts the tokens
  *  of the template too, 0 = no limit; `truncation` is PEFT_TRUNCATE_*. */
 PEFT_API PEFT_NODISCARD peft_status peft_tokenizer_encode_pair(const peft_tokenizer *tokenizer, const char *first,
                                                                size_t first_length, const char *second,
-                                                               size_t second_length, uint32_t flags,
-                                                               int64_t max_length, int32_t truncation,
-                                                               peft_token *tokens, int64_t capacity,
+                                                               size_t second_length, uint32_t flags, int64_t max_length,
+                                                               int32_t truncation, peft_token *tokens, int64_t capacity,
                                                                int64_t *out_count);
 
 /** Text of token ids. `out_length` does not count the NUL, which is written and needs one more byte of `capacity`.
@@ -124,9 +123,9 @@ PEFT_API PEFT_NODISCARD peft_status peft_tokenizer_decode(const peft_tokenizer *
 PEFT_API const char *peft_tokenizer_chat_template(const peft_tokenizer *tokenizer);
 
 /** Text of a conversation in a model's format. `format` is NULL for the tokenizer's own template, the name of a
- *  preset (chatml, llama2, llama3, mistral, zephyr, gemma, phi3, alpaca, vicuna, qwen2, qwen2.5, qwen3, smollm2), a Jinja text that
- *  is recognised as one of them, or an own format as JSON: {"user": {"prefix": "..", "suffix": ".."}, ...}.
- *  `add_generation_prompt` nonzero ends the text with what comes before an assistant's words. `spans` (may be NULL
+ *  preset (chatml, llama2, llama3, mistral, zephyr, gemma, phi3, alpaca, vicuna, qwen2, qwen2.5, qwen3, smollm2), a
+ * Jinja text that is recognised as one of them, or an own format as JSON: {"user": {"prefix": "..", "suffix": ".."},
+ * ...}. `add_generation_prompt` nonzero ends the text with what comes before an assistant's words. `spans` (may be NULL
  *  with span_capacity 0) gets the assistant messages; `*out_span_count` (may be NULL) their number.
  *  Encode the result with PEFT_ENCODE_PARSE_SPECIAL and without PEFT_ENCODE_SPECIAL.
  *  Errors: PEFT_E_UNSUPPORTED when the template is not recognised (the text says how to name one), PEFT_E_ARG for a

@@ -19,7 +19,8 @@ static void cut_piece(peft__encoder *encoder, const peft__trie *trie, const bool
     size_t done = 0;
     for (size_t at = 0; at < length;) {
         int32_t index = -1;
-        const size_t found = starts[(unsigned char)text[at]] ? peft__trie_longest(trie, text + at, length - at, &index) : 0;
+        const size_t found =
+            starts[(unsigned char)text[at]] ? peft__trie_longest(trie, text + at, length - at, &index) : 0;
         if (found == 0) {
             at++;
             continue;
@@ -52,8 +53,10 @@ peft_status peft__cut_added(peft__encoder *encoder, const peft__trie *trie, bool
     peft__pieces_clear(next);
     for (size_t i = 0; i < now->count; i++) {
         const peft__piece piece = now->pieces[i];
-        if (piece.token >= 0) peft__pieces_add(next, piece.from, piece.to, piece.token);
-        else cut_piece(encoder, trie, starts, parse_special, &piece);
+        if (piece.token >= 0)
+            peft__pieces_add(next, piece.from, piece.to, piece.token);
+        else
+            cut_piece(encoder, trie, starts, parse_special, &piece);
     }
     return peft__pieces_adopt(encoder);
 }

@@ -35,7 +35,9 @@ peft_status peft_tokenizer_open_memory(peft_context *context, const void *data, 
     return peft__tokenizer_from_json(context, data, size, "memory", out_tokenizer);
 }
 
-void peft_tokenizer_close(peft_tokenizer *tokenizer) { peft__tokenizer_unref(tokenizer); }
+void peft_tokenizer_close(peft_tokenizer *tokenizer) {
+    peft__tokenizer_unref(tokenizer);
+}
 
 int32_t peft_tokenizer_size(const peft_tokenizer *tokenizer) {
     return tokenizer == NULL ? 0 : peft__tokenizer_size(tokenizer);
@@ -58,7 +60,8 @@ const char *peft_tokenizer_chat_template(const peft_tokenizer *tokenizer) {
 }
 
 /* Sets *out_count; is there room for it? A NULL buffer of capacity 0 only asks. */
-static peft_status check_room(peft_context *ctx, const void *buffer, uint64_t capacity, uint64_t need, const char *what) {
+static peft_status check_room(peft_context *ctx, const void *buffer, uint64_t capacity, uint64_t need,
+                              const char *what) {
     if (need <= capacity || (buffer == NULL && capacity == 0)) return PEFT_OK;
     return peft__fail(ctx, PEFT_E_LIMIT, "%llu %s are needed, the buffer holds %llu", (unsigned long long)need, what,
                       (unsigned long long)capacity);
@@ -92,8 +95,8 @@ peft_status peft_tokenizer_encode_pair(const peft_tokenizer *tokenizer, const ch
         return peft__fail(ctx, PEFT_E_ARG, "out_count is NULL or the buffer does not fit its capacity");
     peft__encoding e;
     peft__encoding_init(&e, ctx->mem);
-    peft_status status = peft__encode_pair(ctx, tokenizer, first, first_length, second, second_length, flags, max_length,
-                                           truncation, &e);
+    peft_status status = peft__encode_pair(ctx, tokenizer, first, first_length, second, second_length, flags,
+                                           max_length, truncation, &e);
     if (status == PEFT_OK) {
         *out_count = e.count;
         status = check_room(ctx, tokens, (uint64_t)capacity, (uint64_t)e.count, "tokens");

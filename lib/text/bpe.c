@@ -6,7 +6,9 @@
  */
 #include "text/pipeline.h"
 
-static bool before(peft__merge a, peft__merge b) { return a.rank != b.rank ? a.rank < b.rank : a.at < b.at; }
+static bool before(peft__merge a, peft__merge b) {
+    return a.rank != b.rank ? a.rank < b.rank : a.at < b.at;
+}
 
 static bool heap_put(peft__encoder *encoder, peft__merge merge) {
     peft__merge *heap =
@@ -84,8 +86,8 @@ static peft_status char_id(peft__encoder *encoder, uint32_t c, size_t at, size_t
     return PEFT_OK;
 }
 
-/* Characters to symbols. A character without an id becomes its bytes where all of them have one, else the unknown token;
- * neighbouring unknown ones are one token where the model fuses them. */
+/* Characters to symbols. A character without an id becomes its bytes where all of them have one, else the unknown
+ * token; neighbouring unknown ones are one token where the model fuses them. */
 static peft_status read_symbols(peft__encoder *encoder, size_t from, size_t to, size_t *out_count) {
     const peft__model_data *model = &encoder->tokenizer->model;
     const char *data = encoder->now.data;
@@ -127,7 +129,8 @@ static peft_status read_symbols(peft__encoder *encoder, size_t from, size_t to, 
             if (unk && model->fuse_unk) {
                 unk_to = at + bytes;
             } else {
-                if (unk && !put_symbol(encoder, &count, model->unk_id, unk_from, unk_to)) return nomem(encoder, to - from);
+                if (unk && !put_symbol(encoder, &count, model->unk_id, unk_from, unk_to))
+                    return nomem(encoder, to - from);
                 unk = true;
                 unk_from = at;
                 unk_to = at + bytes;
@@ -151,8 +154,7 @@ static peft_status merge_symbols(peft__encoder *encoder, size_t count) {
         uint64_t found;
         if (left->id < 0 || left->after < 0) continue;
         peft__symbol *right = &symbols[left->after];
-        if (!find_merge(&encoder->tokenizer->model, left->id, right->id, &found) ||
-            (int32_t)(uint32_t)found != top.id)
+        if (!find_merge(&encoder->tokenizer->model, left->id, right->id, &found) || (int32_t)(uint32_t)found != top.id)
             continue;
         left->id = top.id;
         left->to = right->to;
@@ -185,7 +187,8 @@ peft_status peft__bpe(peft__encoder *encoder, size_t from, size_t to) {
         }
         return PEFT_OK;
     }
-    if (length > INT32_MAX / 2) return peft__fail(encoder->ctx, PEFT_E_LIMIT, "a word of %zu bytes is too long", length);
+    if (length > INT32_MAX / 2)
+        return peft__fail(encoder->ctx, PEFT_E_LIMIT, "a word of %zu bytes is too long", length);
     size_t count = 0, tokens = 0;
     PEFT_TRY(read_symbols(encoder, from, to, &count));
     PEFT_TRY(merge_symbols(encoder, count));

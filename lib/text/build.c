@@ -1,7 +1,9 @@
 /* build.c: a tokenizer while it is put together, whatever file it comes from, and its end. */
 #include "text/pipeline.h"
 
-peft_status peft__tokenizer_nomem(peft_context *ctx) { return peft__fail_nomem(ctx, 0, "a tokenizer"); }
+peft_status peft__tokenizer_nomem(peft_context *ctx) {
+    return peft__fail_nomem(ctx, 0, "a tokenizer");
+}
 
 peft_status peft__tokenizer_new(peft_context *ctx, peft_tokenizer **out) {
     peft_tokenizer *t = peft__alloc_zero(ctx->mem, sizeof *t);
@@ -89,7 +91,9 @@ peft_status peft__add_vocab(peft_context *ctx, peft_tokenizer *t, const char *te
 
 peft_status peft__add_added(peft_context *ctx, peft_tokenizer *t, const peft__added *added) {
     if (added->length == 0 || added->length > PEFT__TRIE_STRING_LIMIT)
-        return added->length == 0 ? PEFT_OK : peft__fail(ctx, PEFT_E_FORMAT, "an added token of %zu bytes is too long", added->length);
+        return added->length == 0
+                   ? PEFT_OK
+                   : peft__fail(ctx, PEFT_E_FORMAT, "an added token of %zu bytes is too long", added->length);
     uint64_t index;
     peft__added made = *added;
     made.content = peft__arena_strndup(&t->arena, added->content, added->length);
@@ -131,8 +135,11 @@ peft_status peft__add_merge(peft_context *ctx, peft_tokenizer *t, const char *le
     if (a < 0 || b < 0 || id < 0)
         return peft__fail(ctx, PEFT_E_FORMAT, "merge %u, \"%.*s\" + \"%.*s\": %s not in the vocabulary", rank,
                           (int)peft__min_size(left_length, 80), left, (int)peft__min_size(right_length, 80), right,
-                          a < 0 ? "the left part is" : b < 0 ? "the right part is" : "the result is");
-    if (!peft__pairs_put(&model->merges, (uint64_t)(uint32_t)a << 32 | (uint32_t)b, (uint64_t)rank << 32 | (uint32_t)id))
+                          a < 0   ? "the left part is"
+                          : b < 0 ? "the right part is"
+                                  : "the result is");
+    if (!peft__pairs_put(&model->merges, (uint64_t)(uint32_t)a << 32 | (uint32_t)b,
+                         (uint64_t)rank << 32 | (uint32_t)id))
         return peft__tokenizer_nomem(ctx);
     return PEFT_OK;
 }
@@ -248,8 +255,8 @@ peft_status peft__tokenizer_seal(peft_context *ctx, peft_tokenizer *t) {
     for (int side = 0; side < 2; side++) {
         const peft__template *template = side == 0 ? &t->single : &t->pair;
         for (size_t i = 0; i < template->count; i++)
-            if (template->items[i].id >= 0 && ((size_t)template->items[i].id >= t->size ||
-                                               t->tokens[template->items[i].id].text == NULL))
+            if (template->items[i].id >= 0 &&
+                ((size_t) template->items[i].id >= t->size || t->tokens[template->items[i].id].text == NULL))
                 return peft__fail(ctx, PEFT_E_FORMAT, "the template adds token id %d, which does not exist",
                                   template->items[i].id);
     }
@@ -276,7 +283,9 @@ void peft__guess_special(peft_tokenizer *t) {
 
 /* ---- what a tokenizer knows --------------------------------------------------------------------------------- */
 
-int32_t peft__tokenizer_size(const peft_tokenizer *t) { return (int32_t)t->size; }
+int32_t peft__tokenizer_size(const peft_tokenizer *t) {
+    return (int32_t)t->size;
+}
 
 int32_t peft__token_to_id(const peft_tokenizer *t, const char *token, size_t length) {
     uint64_t index;
@@ -303,8 +312,9 @@ bool peft__tokenizer_adds_bos(const peft_tokenizer *t) {
 }
 
 bool peft__tokenizer_adds_eos(const peft_tokenizer *t) {
-    return t->special[PEFT_SPECIAL_EOS] >= 0 &&
-           t->single.items[t->single.count - 1].id == t->special[PEFT_SPECIAL_EOS];
+    return t->special[PEFT_SPECIAL_EOS] >= 0 && t->single.items[t->single.count - 1].id == t->special[PEFT_SPECIAL_EOS];
 }
 
-const char *peft__tokenizer_chat_template(const peft_tokenizer *t) { return t->chat_template; }
+const char *peft__tokenizer_chat_template(const peft_tokenizer *t) {
+    return t->chat_template;
+}

@@ -4,7 +4,9 @@
  */
 #include "text/pipeline.h"
 
-static bool prints(uint32_t b) { return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255); }
+static bool prints(uint32_t b) {
+    return (b >= 33 && b <= 126) || (b >= 161 && b <= 172) || (b >= 174 && b <= 255);
+}
 
 /* Bytes without a printed form are 0-32, 127-160 and 173. */
 uint32_t peft__byte_to_char(uint8_t byte) {

@@ -31,7 +31,8 @@ static const char *expand(peft__chat *chat, const char *text, const char *bos, c
             peft__buffer_put(&out, at++, 1);
         }
     }
-    const char *copy = out.failed ? NULL : peft__arena_strndup(&chat->arena, out.length > 0 ? out.data : "", out.length);
+    const char *copy =
+        out.failed ? NULL : peft__arena_strndup(&chat->arena, out.length > 0 ? out.data : "", out.length);
     peft__buffer_free(&out);
     return copy;
 }
@@ -61,8 +62,10 @@ static peft_status read_role(peft_context *ctx, peft__chat *chat, const peft__js
     const peft__json *object;
     const char *where = "chat format";
     peft__chat_affix *affix = &chat->format.roles[role];
-    if (role == PEFT__ROLE_SYSTEM) PEFT_TRY(peft__json_get_object(ctx, json, where, role_names[role], &object));
-    else PEFT_TRY(peft__json_need_object(ctx, json, where, role_names[role], &object));
+    if (role == PEFT__ROLE_SYSTEM)
+        PEFT_TRY(peft__json_get_object(ctx, json, where, role_names[role], &object));
+    else
+        PEFT_TRY(peft__json_need_object(ctx, json, where, role_names[role], &object));
     *affix = (peft__chat_affix){"", "", ""};
     if (object == NULL) return PEFT_OK;
     PEFT_TRY(peft__json_get_string(ctx, object, where, "prefix", "", &affix->prefix));
@@ -98,14 +101,15 @@ static peft_status read_custom(peft_context *ctx, peft__chat *chat, const peft__
     return PEFT_OK;
 }
 
-#define HOW "name one of chatml, llama2, llama3, llama3.1, mistral, zephyr, gemma, phi3, phi4, alpaca, vicuna, qwen2, qwen2.5, " \
-            "qwen3, smollm2, or give prefixes and suffixes as JSON"
+#define HOW                                                                                                            \
+    "name one of chatml, llama2, llama3, llama3.1, mistral, zephyr, gemma, phi3, phi4, alpaca, vicuna, qwen2, "        \
+    "qwen2.5, "                                                                                                        \
+    "qwen3, smollm2, or give prefixes and suffixes as JSON"
 
 static peft_status choose(peft_context *ctx, peft__chat *chat, const peft_tokenizer *tokenizer, const char *spec) {
     if (spec == NULL || spec[0] == '\0') {
         spec = peft__tokenizer_chat_template(tokenizer);
-        if (spec == NULL)
-            return peft__fail(ctx, PEFT_E_UNSUPPORTED, "the model's files have no chat template; " HOW);
+        if (spec == NULL) return peft__fail(ctx, PEFT_E_UNSUPPORTED, "the model's files have no chat template; " HOW);
         /* what the model's files say is a template, whatever it looks like */
     } else if (strstr(spec, "{%") == NULL && strstr(spec, "{{") == NULL) {
         if (spec[strspn(spec, " \t\r\n")] == '{') {
@@ -133,7 +137,8 @@ static peft_status choose(peft_context *ctx, peft__chat *chat, const peft_tokeni
     return peft__fail(ctx, PEFT_E_UNSUPPORTED, "the chat template is not one that is known: %s; " HOW, why);
 }
 
-peft_status peft__chat_create(peft_context *ctx, const peft_tokenizer *tokenizer, const char *spec, peft__chat **out_chat) {
+peft_status peft__chat_create(peft_context *ctx, const peft_tokenizer *tokenizer, const char *spec,
+                              peft__chat **out_chat) {
     peft__chat *chat = peft__alloc_zero(ctx->mem, sizeof *chat);
     if (chat == NULL) return peft__fail_nomem(ctx, sizeof *chat, "a chat format");
     chat->mem = peft__mem_ref(ctx->mem);
@@ -156,7 +161,9 @@ void peft__chat_destroy(peft__chat *chat) {
     peft__mem_unref(mem);
 }
 
-const char *peft__chat_name(const peft__chat *chat) { return chat->format.name; }
+const char *peft__chat_name(const peft__chat *chat) {
+    return chat->format.name;
+}
 
 /* ---- rendering -------------------------------------------------------------------------------------------------- */
 
@@ -172,7 +179,9 @@ void peft__chat_text_free(peft__chat_text *text) {
     text->span_count = text->span_capacity = 0;
 }
 
-static bool is_space(char c) { return c == ' ' || (c >= 9 && c <= 13); }
+static bool is_space(char c) {
+    return c == ' ' || (c >= 9 && c <= 13);
+}
 
 static void put_trimmed(peft__buffer *out, const char *text, size_t length, bool trim) {
     while (trim && length > 0 && is_space(text[0])) {
@@ -197,18 +206,22 @@ static peft_status check_messages(peft_context *ctx, const peft__chat *chat, con
             return peft__fail(ctx, PEFT_E_ARG, "message %zu: role \"%.40s\" is not system, user or assistant", i, role);
         if (roles[i] == PEFT__ROLE_SYSTEM) {
             if (i > 0 && (chat->format.flags & (PEFT__CHAT_SYSTEM_IN_USER | PEFT__CHAT_SYSTEM_ALWAYS)))
-                return peft__fail(ctx, PEFT_E_ARG, "message %zu: the format %s has a system message in the first place only",
-                                  i, chat->format.name);
+                return peft__fail(ctx, PEFT_E_ARG,
+                                  "message %zu: the format %s has a system message in the first place only", i,
+                                  chat->format.name);
             continue;
         }
-        if ((chat->format.flags & PEFT__CHAT_ALTERNATE) && roles[i] != (turn % 2 == 0 ? PEFT__ROLE_USER : PEFT__ROLE_ASSISTANT))
-            return peft__fail(ctx, PEFT_E_ARG,
-                              "message %zu has role %s: in the format %s user and assistant take turns, the user begins", i,
-                              role, chat->format.name);
+        if ((chat->format.flags & PEFT__CHAT_ALTERNATE) &&
+            roles[i] != (turn % 2 == 0 ? PEFT__ROLE_USER : PEFT__ROLE_ASSISTANT))
+            return peft__fail(
+                ctx, PEFT_E_ARG,
+                "message %zu has role %s: in the format %s user and assistant take turns, the user begins", i, role,
+                chat->format.name);
         turn++;
     }
     if ((chat->format.flags & PEFT__CHAT_SYSTEM_IN_USER) && count > 0 && roles[0] == PEFT__ROLE_SYSTEM && turn == 0)
-        return peft__fail(ctx, PEFT_E_ARG, "the format %s puts the system message into a user message, and there is none",
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "the format %s puts the system message into a user message, and there is none",
                           chat->format.name);
     return PEFT_OK;
 }
@@ -308,8 +321,10 @@ static bool render(const peft__chat *chat, const peft_chat_message *messages, co
             peft__buffer_puts(text, assistant->prefix);
             const size_t begin = text->length;
             peft__buffer_puts(text, assistant->lead);
-            if (format->flags & PEFT__CHAT_THINK) put_with_thoughts(text, content, i > query, i + 1 == count);
-            else put_trimmed(text, content, strlen(content), (format->flags & PEFT__CHAT_TRIM) != 0);
+            if (format->flags & PEFT__CHAT_THINK)
+                put_with_thoughts(text, content, i > query, i + 1 == count);
+            else
+                put_trimmed(text, content, strlen(content), (format->flags & PEFT__CHAT_TRIM) != 0);
             size_t mark = strlen(assistant->suffix);
             while (mark > 0 && is_space(assistant->suffix[mark - 1])) mark--;
             if (mark == 0) mark = strlen(assistant->suffix);
@@ -317,13 +332,15 @@ static bool render(const peft__chat *chat, const peft_chat_message *messages, co
             peft__buffer_puts(text, assistant->suffix);
         }
     }
-    if (add_generation_prompt) peft__buffer_puts(text, assistant->prefix);
-    else if (format->flags & PEFT__CHAT_EOS_AT_END) peft__buffer_puts(text, chat->eos);
+    if (add_generation_prompt)
+        peft__buffer_puts(text, assistant->prefix);
+    else if (format->flags & PEFT__CHAT_EOS_AT_END)
+        peft__buffer_puts(text, chat->eos);
     return peft__buffer_put(text, "", 0) && !text->failed;
 }
 
-peft_status peft__chat_render(peft_context *ctx, const peft__chat *chat, const peft_chat_message *messages, size_t count,
-                              bool add_generation_prompt, peft__chat_text *out) {
+peft_status peft__chat_render(peft_context *ctx, const peft__chat *chat, const peft_chat_message *messages,
+                              size_t count, bool add_generation_prompt, peft__chat_text *out) {
     size_t bytes;
     if (!peft__mul_size(count + 1, sizeof(int), &bytes)) return peft__fail(ctx, PEFT_E_ARG, "%zu messages", count);
     int *roles = peft__alloc(ctx->mem, bytes);

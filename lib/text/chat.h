@@ -30,18 +30,20 @@ typedef struct peft__chat_text {
 void peft__chat_text_init(peft__chat_text *text, peft__mem *mem);
 void peft__chat_text_free(peft__chat_text *text);
 
-/* `spec` is NULL or "" (the template that came with the tokenizer), the name of a preset (chatml, llama2, llama3, mistral, zephyr,
- * gemma, phi3, alpaca, vicuna, qwen2, qwen2.5, qwen3, smollm2), a Jinja text (it holds "{%" or "{{") or an own format as JSON:
- *   {"system": {"prefix": "..", "suffix": ".."}, "user": {..}, "assistant": {..}, "start": "..", "default_system": ".."}
- * Strings may use {bos} and {eos}. The tokenizer gives the texts of its bos and eos tokens. */
-peft_status peft__chat_create(peft_context *ctx, const peft_tokenizer *tokenizer, const char *spec, peft__chat **out_chat);
-void peft__chat_destroy(peft__chat *chat); /* NULL is allowed */
+/* `spec` is NULL or "" (the template that came with the tokenizer), the name of a preset (chatml, llama2, llama3,
+ * mistral, zephyr, gemma, phi3, alpaca, vicuna, qwen2, qwen2.5, qwen3, smollm2), a Jinja text (it holds "{%" or "{{")
+ * or an own format as JSON:
+ *   {"system": {"prefix": "..", "suffix": ".."}, "user": {..}, "assistant": {..}, "start": "..", "default_system":
+ * ".."} Strings may use {bos} and {eos}. The tokenizer gives the texts of its bos and eos tokens. */
+peft_status peft__chat_create(peft_context *ctx, const peft_tokenizer *tokenizer, const char *spec,
+                              peft__chat **out_chat);
+void peft__chat_destroy(peft__chat *chat);           /* NULL is allowed */
 const char *peft__chat_name(const peft__chat *chat); /* of the preset; "custom" */
 
 /* Roles are system, user, assistant. `add_generation_prompt`: ends with what comes before an assistant's words.
  * The text includes the bos token where the template writes one: encode it with PEFT_ENCODE_PARSE_SPECIAL and
  * without PEFT_ENCODE_SPECIAL. Errors: PEFT_E_ARG for a role or an order that the format does not have. */
-peft_status peft__chat_render(peft_context *ctx, const peft__chat *chat, const peft_chat_message *messages, size_t count,
-                              bool add_generation_prompt, peft__chat_text *out);
+peft_status peft__chat_render(peft_context *ctx, const peft__chat *chat, const peft_chat_message *messages,
+                              size_t count, bool add_generation_prompt, peft__chat_text *out);
 
 #endif

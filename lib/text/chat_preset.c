@@ -63,7 +63,9 @@ const peft__chat_format peft__chat_presets[] = {
      .flags = PEFT__CHAT_TRIM | PEFT__CHAT_SYSTEM_IN_USER | PEFT__CHAT_ALTERNATE},
     {.name = "phi3",
      .start = "",
-     .roles = {{"<|system|>\n", "", "<|end|>\n"}, {"<|user|>\n", "", "<|end|>\n"}, {"<|assistant|>\n", "", "<|end|>\n"}},
+     .roles = {{"<|system|>\n", "", "<|end|>\n"},
+               {"<|user|>\n", "", "<|end|>\n"},
+               {"<|assistant|>\n", "", "<|end|>\n"}},
      .flags = PEFT__CHAT_EOS_AT_END},
     {.name = "alpaca",
      .start = "",
@@ -84,7 +86,9 @@ static const peft__chat_format *preset(const char *name) {
     return &peft__chat_presets[0];
 }
 
-static bool has(const char *text, const char *part) { return strstr(text, part) != NULL; }
+static bool has(const char *text, const char *part) {
+    return strstr(text, part) != NULL;
+}
 
 /* A literal in quotes of either kind. */
 static bool has_quoted(const char *text, const char *part) {
@@ -201,8 +205,10 @@ static bool mistral(const char *text, peft__chat_format *out, const char **out_w
     out->roles[PEFT__ROLE_USER].prefix = spaced ? " [INST] " : plain ? "[INST] " : "[INST]";
     out->roles[PEFT__ROLE_USER].suffix =
         has_quoted(text, " [/INST]") || has(text, "' [/INST]") || has(text, "\" [/INST]") ? " [/INST]" : "[/INST]";
-    out->roles[PEFT__ROLE_ASSISTANT].lead = around_content(text, "' ' + ") || around_content(text, "\" \" + ") ? " " : "";
-    out->roles[PEFT__ROLE_ASSISTANT].suffix = has(text, "eos_token + ' '") || has(text, "eos_token + \" \"") ? "{eos} " : "{eos}";
+    out->roles[PEFT__ROLE_ASSISTANT].lead =
+        around_content(text, "' ' + ") || around_content(text, "\" \" + ") ? " " : "";
+    out->roles[PEFT__ROLE_ASSISTANT].suffix =
+        has(text, "eos_token + ' '") || has(text, "eos_token + \" \"") ? "{eos} " : "{eos}";
     if (trims(text)) out->flags |= PEFT__CHAT_TRIM;
     if (has(text, "loop.last and system_message")) out->flags |= PEFT__CHAT_SYSTEM_LAST;
     if (!has(text, "bos_token")) out->start = "";

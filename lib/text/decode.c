@@ -22,7 +22,9 @@ static void row_free(row *r) {
     peft__buffer_free(&r->bytes);
 }
 
-static void put(row *r, const char *data, size_t length) { r->failed |= !peft__buffer_put(&r->bytes, data, length); }
+static void put(row *r, const char *data, size_t length) {
+    r->failed |= !peft__buffer_put(&r->bytes, data, length);
+}
 
 static void close(row *r) {
     size_t *ends = peft__grow(r->bytes.mem, r->ends, &r->capacity, r->count + 1, sizeof *ends);
@@ -84,9 +86,9 @@ static void replace_open(row *r, size_t start, const char *from, const char *to)
 }
 
 static void cleanup(row *r, size_t start) {
-    static const char *const rules[][2] = {{" .", "."},     {" ?", "?"},     {" !", "!"},     {" ,", ","},
-                                           {" ' ", "'"},    {" n't", "n't"}, {" 'm", "'m"},   {" do not", " don't"},
-                                           {" 's", "'s"},   {" 've", "'ve"}, {" 're", "'re"}};
+    static const char *const rules[][2] = {{" .", "."},   {" ?", "?"},     {" !", "!"},    {" ,", ","},
+                                           {" ' ", "'"},  {" n't", "n't"}, {" 'm", "'m"},  {" do not", " don't"},
+                                           {" 's", "'s"}, {" 've", "'ve"}, {" 're", "'re"}};
     if (r->failed || r->bytes.length == start) return;
     for (size_t i = 0; i < PEFT_COUNT(rules); i++) replace_open(r, start, rules[i][0], rules[i][1]);
 }
@@ -181,9 +183,8 @@ static void decode_strip(const peft__decoder *decoder, const row *in, row *out) 
             token += n;
             length -= n;
         }
-        for (size_t k = 0; n > 0 && k < decoder->stop && length >= n &&
-                           memcmp(token + length - n, decoder->text, n) == 0;
-             k++)
+        for (size_t k = 0;
+             n > 0 && k < decoder->stop && length >= n && memcmp(token + length - n, decoder->text, n) == 0; k++)
             length -= n;
         put(out, token, length);
         close(out);
@@ -255,18 +256,31 @@ static peft_status decode_ctc(peft__encoder *encoder, const peft__decoder *decod
 
 static peft_status run(peft__encoder *encoder, const peft__decoder *decoder, const row *in, row *out) {
     switch (decoder->kind) {
-    case PEFT__DECODE_BYTE_LEVEL: decode_byte_level(in, out, &encoder->bytes); return PEFT_OK;
-    case PEFT__DECODE_WORDPIECE: decode_wordpiece(decoder, in, out); return PEFT_OK;
-    case PEFT__DECODE_METASPACE: decode_metaspace(decoder, in, out); return PEFT_OK;
-    case PEFT__DECODE_BYTE_FALLBACK: decode_byte_fallback(in, out, &encoder->bytes); return PEFT_OK;
+    case PEFT__DECODE_BYTE_LEVEL:
+        decode_byte_level(in, out, &encoder->bytes);
+        return PEFT_OK;
+    case PEFT__DECODE_WORDPIECE:
+        decode_wordpiece(decoder, in, out);
+        return PEFT_OK;
+    case PEFT__DECODE_METASPACE:
+        decode_metaspace(decoder, in, out);
+        return PEFT_OK;
+    case PEFT__DECODE_BYTE_FALLBACK:
+        decode_byte_fallback(in, out, &encoder->bytes);
+        return PEFT_OK;
     case PEFT__DECODE_FUSE:
         put(out, in->bytes.data, in->bytes.length);
         close(out);
         return PEFT_OK;
-    case PEFT__DECODE_STRIP: decode_strip(decoder, in, out); return PEFT_OK;
-    case PEFT__DECODE_REPLACE: return decode_replace(encoder, decoder, in, out);
-    case PEFT__DECODE_BPE: return decode_bpe(encoder, decoder, in, out);
-    case PEFT__DECODE_CTC: return decode_ctc(encoder, decoder, in, out);
+    case PEFT__DECODE_STRIP:
+        decode_strip(decoder, in, out);
+        return PEFT_OK;
+    case PEFT__DECODE_REPLACE:
+        return decode_replace(encoder, decoder, in, out);
+    case PEFT__DECODE_BPE:
+        return decode_bpe(encoder, decoder, in, out);
+    case PEFT__DECODE_CTC:
+        return decode_ctc(encoder, decoder, in, out);
     }
     return PEFT_E_INTERNAL;
 }
@@ -277,8 +291,9 @@ static peft_status decode_rows(peft__encoder *encoder, const int32_t *ids, int64
     row *in = &rows[0], *next = &rows[1];
     for (int64_t i = 0; i < count; i++) {
         if (ids[i] < 0 || (size_t)ids[i] >= tokenizer->size || tokenizer->tokens[ids[i]].text == NULL)
-            return peft__fail(encoder->ctx, PEFT_E_ARG, "token id %d at place %lld: the tokenizer has %zu ids, and not this",
-                              ids[i], (long long)i, tokenizer->size);
+            return peft__fail(encoder->ctx, PEFT_E_ARG,
+                              "token id %d at place %lld: the tokenizer has %zu ids, and not this", ids[i],
+                              (long long)i, tokenizer->size);
         const peft__token_text *token = &tokenizer->tokens[ids[i]];
         if (skip_special && token->special) continue;
         put(in, token->shown, token->shown_length);

@@ -5,7 +5,9 @@ enum { TEXT_LIMIT = 1 << 30, CACHE_FROM = 4096 };
 
 /* ---- the result ------------------------------------------------------------------------------------------- */
 
-void peft__encoding_init(peft__encoding *encoding, peft__mem *mem) { *encoding = (peft__encoding){.mem = mem}; }
+void peft__encoding_init(peft__encoding *encoding, peft__mem *mem) {
+    *encoding = (peft__encoding){.mem = mem};
+}
 
 void peft__encoding_free(peft__encoding *encoding) {
     peft__free(encoding->mem, encoding->ids);
@@ -96,10 +98,14 @@ static void take_text(peft__pieces *pieces, const char *text, size_t length) {
 
 static peft_status run_model(peft__encoder *encoder, const peft__piece *piece) {
     switch (encoder->tokenizer->model.kind) {
-    case PEFT__MODEL_BPE: return peft__bpe(encoder, piece->from, piece->to);
-    case PEFT__MODEL_WORDPIECE: return peft__wordpiece(encoder, piece->from, piece->to);
-    case PEFT__MODEL_UNIGRAM: return peft__unigram(encoder, piece->from, piece->to);
-    case PEFT__MODEL_WORDLEVEL: return peft__wordlevel(encoder, piece->from, piece->to);
+    case PEFT__MODEL_BPE:
+        return peft__bpe(encoder, piece->from, piece->to);
+    case PEFT__MODEL_WORDPIECE:
+        return peft__wordpiece(encoder, piece->from, piece->to);
+    case PEFT__MODEL_UNIGRAM:
+        return peft__unigram(encoder, piece->from, piece->to);
+    case PEFT__MODEL_WORDLEVEL:
+        return peft__wordlevel(encoder, piece->from, piece->to);
     }
     return PEFT_E_INTERNAL;
 }
@@ -113,8 +119,10 @@ static peft_status run_stages(peft__encoder *encoder, bool parse_special) {
     for (size_t i = 0; i < tokenizer->splitter_count; i++) PEFT_TRY(peft__split(encoder, &tokenizer->splitters[i]));
     for (size_t i = 0; i < encoder->now.count; i++) {
         const peft__piece piece = encoder->now.pieces[i];
-        if (piece.token >= 0) PEFT_TRY(peft__emit(encoder, piece.token, piece.from, piece.to));
-        else PEFT_TRY(run_model(encoder, &piece));
+        if (piece.token >= 0)
+            PEFT_TRY(peft__emit(encoder, piece.token, piece.from, piece.to));
+        else
+            PEFT_TRY(run_model(encoder, &piece));
     }
     return PEFT_OK;
 }
@@ -167,13 +175,12 @@ int64_t peft__tokenizer_added(const peft_tokenizer *tokenizer, bool pair) {
 static peft_status put_side(peft_context *ctx, const peft__encoding *side, int32_t type, uint8_t source,
                             peft__encoding *out) {
     if (!reserve(out, side->count)) return peft__fail_nomem(ctx, (size_t)side->count * sizeof(int32_t), "token ids");
-    for (int64_t i = 0; i < side->count; i++)
-        put(out, side->ids[i], type, side->begin[i], side->end[i], false, source);
+    for (int64_t i = 0; i < side->count; i++) put(out, side->ids[i], type, side->begin[i], side->end[i], false, source);
     return PEFT_OK;
 }
 
-static peft_status assemble(peft_context *ctx, const peft__template *template, bool special, const peft__encoding *first,
-                            const peft__encoding *second, peft__encoding *out) {
+static peft_status assemble(peft_context *ctx, const peft__template *template, bool special,
+                            const peft__encoding *first, const peft__encoding *second, peft__encoding *out) {
     out->count = 0;
     for (size_t i = 0; i < template->count; i++) {
         const peft__template_item item = template->items[i];

@@ -10,11 +10,12 @@
 
 /* Each adds one stage at the end of its chain; the new one is cleared. */
 peft_status peft__put_normalizer(peft_context *ctx, peft_tokenizer *tokenizer, peft__normalizer **out);
-peft_status peft__put_bert_normalizer(peft_context *ctx, peft_tokenizer *tokenizer, bool clean, bool chinese, bool strip,
-                                      bool lower);
+peft_status peft__put_bert_normalizer(peft_context *ctx, peft_tokenizer *tokenizer, bool clean, bool chinese,
+                                      bool strip, bool lower);
 peft_status peft__put_splitter(peft_context *ctx, peft_tokenizer *tokenizer, peft__splitter_kind kind,
                                peft__splitter **out);
-peft_status peft__put_decoder(peft_context *ctx, peft_tokenizer *tokenizer, peft__decoder_kind kind, peft__decoder **out);
+peft_status peft__put_decoder(peft_context *ctx, peft_tokenizer *tokenizer, peft__decoder_kind kind,
+                              peft__decoder **out);
 /* id of a token, -1: the first text, -2: the second */
 peft_status peft__put_template(peft_context *ctx, peft_tokenizer *tokenizer, peft__template *template, int32_t id,
                                int32_t type);

@@ -11,8 +11,8 @@
 static const struct {
     const char *key;
     int32_t which;
-} special_keys[] = {{"bos_token", PEFT_SPECIAL_BOS}, {"eos_token", PEFT_SPECIAL_EOS}, {"unk_token", PEFT_SPECIAL_UNK},
-                    {"pad_token", PEFT_SPECIAL_PAD}, {"cls_token", PEFT_SPECIAL_CLS}, {"sep_token", PEFT_SPECIAL_SEP},
+} special_keys[] = {{"bos_token", PEFT_SPECIAL_BOS},  {"eos_token", PEFT_SPECIAL_EOS}, {"unk_token", PEFT_SPECIAL_UNK},
+                    {"pad_token", PEFT_SPECIAL_PAD},  {"cls_token", PEFT_SPECIAL_CLS}, {"sep_token", PEFT_SPECIAL_SEP},
                     {"mask_token", PEFT_SPECIAL_MASK}};
 
 typedef struct folder {
@@ -22,10 +22,13 @@ typedef struct folder {
     peft__json *config, *special_map; /* NULL: no such file */
 } folder;
 
-static char *join(const folder *f, const char *name) { return peft__path_join(f->ctx->mem, f->path, name); }
+static char *join(const folder *f, const char *name) {
+    return peft__path_join(f->ctx->mem, f->path, name);
+}
 
 static bool has(const folder *f, const char *name) {
-    char path[4096]; /* the longest the system takes; asking needs no memory and so cannot be answered wrongly for lack of it */
+    char path[4096]; /* the longest the system takes; asking needs no memory and so cannot be answered wrongly for lack
+                        of it */
     const int length = snprintf(path, sizeof path, "%s/%s", f->path, name);
     return length > 0 && (size_t)length < sizeof path && peft__path_exists(path);
 }
@@ -228,14 +231,17 @@ static peft_status add_named_specials(folder *f) {
     for (size_t i = 0; i < PEFT_COUNT(special_keys); i++) {
         const char *text = find_special(f, special_keys[i].key);
         if (text == NULL) continue;
-        const peft__added added = {
-            .content = text, .length = strlen(text), .id = peft__token_to_id(f->t, text, strlen(text)), .special = true};
+        const peft__added added = {.content = text,
+                                   .length = strlen(text),
+                                   .id = peft__token_to_id(f->t, text, strlen(text)),
+                                   .special = true};
         if (added.id >= 0) PEFT_TRY(peft__add_added(f->ctx, f->t, &added));
     }
     return PEFT_OK;
 }
 
-/* ---- side files ---------------------------------------------------------------------------------------------------- */
+/* ---- side files ----------------------------------------------------------------------------------------------------
+ */
 
 /* Tokens of added_tokens_decoder that tokenizer.json does not have. */
 static peft_status add_decoder_tokens(folder *f) {
@@ -250,7 +256,8 @@ static peft_status add_decoder_tokens(folder *f) {
         uint64_t known;
         const char *text = special_text(map, key);
         if (!peft__parse_i64(key, strlen(key), &id) || id < 0 || id >= PEFT__TOKEN_LIMIT)
-            return peft__fail(f->ctx, PEFT_E_FORMAT, "tokenizer_config.json: added_tokens_decoder: \"%.40s\" is not an id", key);
+            return peft__fail(f->ctx, PEFT_E_FORMAT,
+                              "tokenizer_config.json: added_tokens_decoder: \"%.40s\" is not an id", key);
         if (text != NULL && peft__table_get(&f->t->added_by_text, text, strlen(text), &known)) continue;
         PEFT_TRY(peft__read_added(f->ctx, f->t, token, id, "tokenizer_config.json: added_tokens_decoder"));
     }
@@ -269,7 +276,8 @@ static peft_status read_chat_template(folder *f) {
     for (size_t i = 0; json_is_array(value) && i < json_array_size(value); i++) {
         const char *name = special_text(json_array_get(value, i), "name");
         const char *text = special_text(json_array_get(value, i), "template");
-        if (name != NULL && text != NULL && strcmp(name, "default") == 0) PEFT_TRY(keep_template(f, text, strlen(text)));
+        if (name != NULL && text != NULL && strcmp(name, "default") == 0)
+            PEFT_TRY(keep_template(f, text, strlen(text)));
     }
     if (!has(f, "chat_template.jinja")) return PEFT_OK;
     peft__source *source;
@@ -299,14 +307,15 @@ static peft_status read_folder(folder *f) {
     PEFT_TRY(load_json(f, "special_tokens_map.json", &f->special_map));
     if (has(f, "tokenizer.json")) {
         PEFT_TRY(open_part(f, "tokenizer.json", &source));
-        const peft_status status =
-            peft__tokenizer_read_json(f->ctx, f->t, source->data, source->size, source->name);
+        const peft_status status = peft__tokenizer_read_json(f->ctx, f->t, source->data, source->size, source->name);
         peft__source_unref(source);
         PEFT_TRY(status);
         PEFT_TRY(add_decoder_tokens(f));
     } else {
-        if (has(f, "vocab.json") && has(f, "merges.txt")) PEFT_TRY(read_gpt2_parts(f));
-        else if (has(f, "vocab.txt")) PEFT_TRY(read_bert_parts(f));
+        if (has(f, "vocab.json") && has(f, "merges.txt"))
+            PEFT_TRY(read_gpt2_parts(f));
+        else if (has(f, "vocab.txt"))
+            PEFT_TRY(read_bert_parts(f));
         else
             return peft__fail(f->ctx, PEFT_E_IO,
                               "expected tokenizer.json, vocab.json with merges.txt, or vocab.txt, found none of them%s",

@@ -25,7 +25,7 @@ static const char pattern_qwen35[] =
 static const char pattern_tekken[] =
     LEAD UPPER "*" LOWER "+|" LEAD UPPER "+" LOWER "*|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" TAIL;
 static const char pattern_gpt4o[] = LEAD UPPER "*" LOWER "+" CONTRACTIONS "?|" LEAD UPPER "+" LOWER "*" CONTRACTIONS
-                                         "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" TAIL;
+                                               "?|\\p{N}{1,3}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n/]*|" TAIL;
 
 enum { FLAG_NFC = 1, FLAG_DIGITS = 2, FLAG_IGNORE_MERGES = 4, FLAG_ADD_BOS = 8, FLAG_ADD_SEP = 16 };
 
@@ -96,12 +96,14 @@ static peft_status read_arrays(reader *r) {
         return peft__fail(r->ctx, PEFT_E_FORMAT, "tokenizer.ggml.tokens: %zu are more than %d", r->count,
                           PEFT__TOKEN_LIMIT);
     if ((r->types != NULL && types != r->count) || (r->scores != NULL && scores != r->count))
-        return peft__fail(r->ctx, PEFT_E_FORMAT, "tokenizer.ggml: %zu tokens, but %zu token_type and %zu scores", r->count,
-                          types, scores);
+        return peft__fail(r->ctx, PEFT_E_FORMAT, "tokenizer.ggml: %zu tokens, but %zu token_type and %zu scores",
+                          r->count, types, scores);
     return PEFT_OK;
 }
 
-static int32_t type_of(const reader *r, size_t id) { return r->types == NULL ? TOKEN_NORMAL : r->types[id]; }
+static int32_t type_of(const reader *r, size_t id) {
+    return r->types == NULL ? TOKEN_NORMAL : r->types[id];
+}
 
 static peft_status add_tokens(reader *r) {
     for (size_t id = 0; id < r->count; id++) {
@@ -144,7 +146,8 @@ static peft_status specials(reader *r, int64_t bos, int64_t eos, int64_t unk, in
     PEFT_TRY(special(r, PEFT_SPECIAL_BOS, "tokenizer.ggml.bos_token_id", NULL, bos));
     PEFT_TRY(special(r, PEFT_SPECIAL_EOS, "tokenizer.ggml.eos_token_id", NULL, eos));
     PEFT_TRY(special(r, PEFT_SPECIAL_UNK, "tokenizer.ggml.unknown_token_id", NULL, unk));
-    PEFT_TRY(special(r, PEFT_SPECIAL_SEP, "tokenizer.ggml.seperator_token_id", "tokenizer.ggml.separator_token_id", sep));
+    PEFT_TRY(
+        special(r, PEFT_SPECIAL_SEP, "tokenizer.ggml.seperator_token_id", "tokenizer.ggml.separator_token_id", sep));
     PEFT_TRY(special(r, PEFT_SPECIAL_PAD, "tokenizer.ggml.padding_token_id", NULL, pad));
     PEFT_TRY(special(r, PEFT_SPECIAL_MASK, "tokenizer.ggml.mask_token_id", NULL, mask));
     return special(r, PEFT_SPECIAL_CLS, "tokenizer.ggml.cls_token_id", NULL, -1);
@@ -212,8 +215,9 @@ static peft_status put_default_splits(reader *r) {
 static peft_status put_deepseek3_splits(reader *r) {
     PEFT_TRY(put_pattern(r, "\\p{N}{1,3}"));
     PEFT_TRY(put_pattern(r, "[\xE4\xB8\x80-\xE9\xBE\xA5\xE3\x81\x80-\xE3\x82\x9F\xE3\x82\xA0-\xE3\x83\xBF]+"));
-    PEFT_TRY(put_pattern(r, "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
-                            " ?[\\p{P}\\p{S}]+[\\r\\n]*|" TAIL));
+    PEFT_TRY(put_pattern(
+        r, "[!\"#$%&'()*+,\\-./:;<=>?@\\[\\\\\\]^_`{|}~][A-Za-z]+|[^\\r\\n\\p{L}\\p{P}\\p{S}]?[\\p{L}\\p{M}]+|"
+           " ?[\\p{P}\\p{S}]+[\\r\\n]*|" TAIL));
     return put_byte_level(r, false);
 }
 
@@ -255,8 +259,7 @@ static peft_status read_gpt2(reader *r) {
     if (merge_count > UINT32_MAX || !peft__pairs_reserve(&r->t->model.merges, merge_count))
         return peft__tokenizer_nomem(r->ctx);
     for (size_t i = 0; i < merge_count; i++) {
-        const peft_status status =
-            peft__add_merge_text(r->ctx, r->t, merges[i].data, merges[i].length, (uint32_t)i);
+        const peft_status status = peft__add_merge_text(r->ctx, r->t, merges[i].data, merges[i].length, (uint32_t)i);
         if (status != PEFT_OK) return peft__fail_in(r->ctx, status, "tokenizer.ggml.merges");
     }
     PEFT_TRY(peft__put_decoder(r->ctx, r->t, PEFT__DECODE_BYTE_LEVEL, &decoder));
@@ -266,7 +269,9 @@ static peft_status read_gpt2(reader *r) {
 
 /* ---- llama: SentencePiece BPE by scores ------------------------------------------------------------------------- */
 
-static float score_at(const reader *r, uint32_t id) { return r->scores[id]; }
+static float score_at(const reader *r, uint32_t id) {
+    return r->scores[id];
+}
 
 /* Ids by falling score (merge sort: stable, no worst case, no globals). */
 static bool sort_by_score(const reader *r, uint32_t *ids) {
@@ -278,7 +283,8 @@ static bool sort_by_score(const reader *r, uint32_t *ids) {
             const size_t end = peft__min_size(start + 2 * width, r->count);
             size_t a = start, b = middle;
             for (size_t at = start; at < end; at++)
-                to[at] = a < middle && (b >= end || score_at(r, from[a]) >= score_at(r, from[b])) ? from[a++] : from[b++];
+                to[at] =
+                    a < middle && (b >= end || score_at(r, from[a]) >= score_at(r, from[b])) ? from[a++] : from[b++];
         }
         uint32_t *swap = from;
         from = to;
@@ -340,7 +346,8 @@ static peft_status read_llama(reader *r) {
     PEFT_TRY(merges_from_scores(r));
     PEFT_TRY(specials(r, 1, 2, 0, -1, -1, -1));
     const int32_t unk = r->t->special[PEFT_SPECIAL_UNK];
-    if (unk >= 0 && (r->t->model.unk = peft__arena_strndup(&r->t->arena, r->tokens[unk].data, r->tokens[unk].length)) == NULL)
+    if (unk >= 0 &&
+        (r->t->model.unk = peft__arena_strndup(&r->t->arena, r->tokens[unk].data, r->tokens[unk].length)) == NULL)
         return peft__tokenizer_nomem(r->ctx);
     PEFT_TRY(peft__put_decoder(r->ctx, r->t, PEFT__DECODE_REPLACE, &decoder));
     decoder->text = " ";
@@ -357,7 +364,8 @@ static peft_status read_llama(reader *r) {
     return put_templates(r, true, false, false);
 }
 
-/* ---- bert: WordPiece ------------------------------------------------------------------------------------------------ */
+/* ---- bert: WordPiece ------------------------------------------------------------------------------------------------
+ */
 
 /* The file marks the start of a word; tokenizer.json marks what continues one. "[SEP]" and its like have no mark. */
 static peft_status add_wordpiece(reader *r, size_t id) {
@@ -399,13 +407,15 @@ static peft_status read_bert(reader *r) {
     const int32_t unk = t->special[PEFT_SPECIAL_UNK], cls = t->special[PEFT_SPECIAL_CLS],
                   sep = t->special[PEFT_SPECIAL_SEP];
     if (unk < 0 || cls < 0 || sep < 0)
-        return peft__fail(r->ctx, PEFT_E_FORMAT, "tokenizer.ggml: \"bert\" needs an unknown, a cls and a separator token");
+        return peft__fail(r->ctx, PEFT_E_FORMAT,
+                          "tokenizer.ggml: \"bert\" needs an unknown, a cls and a separator token");
     if ((t->model.unk = peft__arena_strndup(&t->arena, r->tokens[unk].data, r->tokens[unk].length)) == NULL)
         return peft__tokenizer_nomem(r->ctx);
     return peft__put_bert_template(r->ctx, t, cls, sep);
 }
 
-/* ---- t5: Unigram ---------------------------------------------------------------------------------------------------- */
+/* ---- t5: Unigram ----------------------------------------------------------------------------------------------------
+ */
 
 static peft_status put_charsmap(reader *r) {
     const int32_t *bytes;
@@ -416,7 +426,8 @@ static peft_status put_charsmap(reader *r) {
     if (map == NULL) return peft__tokenizer_nomem(r->ctx);
     for (size_t i = 0; i < count; i++) map[i] = (uint8_t)bytes[i];
     if (!peft__charsmap_valid(map, count))
-        return peft__fail(r->ctx, PEFT_E_FORMAT, "tokenizer.ggml.precompiled_charsmap: %zu bytes that are not a map", count);
+        return peft__fail(r->ctx, PEFT_E_FORMAT, "tokenizer.ggml.precompiled_charsmap: %zu bytes that are not a map",
+                          count);
     PEFT_TRY(put_normalizer(r, PEFT__NORM_PRECOMPILED, PEFT__NFC, NULL, NULL));
     peft__normalizer *made = &r->t->normalizers[r->t->normalizer_count - 1];
     made->charsmap = map;
@@ -466,7 +477,8 @@ static peft_status read_t5(reader *r) {
     return put_templates(r, false, true, false);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------- */
+/* ---- the whole
+ * ------------------------------------------------------------------------------------------------------- */
 
 static peft_status read_all(reader *r) {
     const char *model, *chat;

@@ -43,8 +43,10 @@ static void *append(peft_tokenizer *t, void *array, size_t count, size_t size) {
 static peft_status text_of(peft_context *ctx, peft_tokenizer *t, const peft__json *json, const char *where,
                            const char *key, const char *fallback, const char **out, size_t *out_length) {
     const char *text;
-    if (fallback == NULL) PEFT_TRY(peft__json_need_string(ctx, json, where, key, &text));
-    else PEFT_TRY(peft__json_get_string(ctx, json, where, key, fallback, &text));
+    if (fallback == NULL)
+        PEFT_TRY(peft__json_need_string(ctx, json, where, key, &text));
+    else
+        PEFT_TRY(peft__json_get_string(ctx, json, where, key, fallback, &text));
     *out = peft__arena_strdup(&t->arena, text);
     *out_length = strlen(text);
     return *out != NULL ? PEFT_OK : peft__tokenizer_nomem(ctx);
@@ -73,7 +75,7 @@ peft_status peft__put_normalizer(peft_context *ctx, peft_tokenizer *t, peft__nor
 }
 
 static peft_status put_simple(peft_context *ctx, peft_tokenizer *t, peft__normalizer_kind kind, peft__form form) {
-    peft__normalizer *made;
+    peft__normalizer *made = NULL;
     PEFT_TRY(peft__put_normalizer(ctx, t, &made));
     made->kind = kind;
     made->form = form;
@@ -107,12 +109,14 @@ static peft_status read_charsmap(peft_context *ctx, peft_tokenizer *t, const pef
     for (size_t i = 0; i < length; i++) {
         const int digit = base64_digit(text[i]);
         if (digit < 0)
-            return peft__fail(ctx, PEFT_E_FORMAT, "tokenizer.json: precompiled_charsmap: character %zu is not base64", i);
+            return peft__fail(ctx, PEFT_E_FORMAT, "tokenizer.json: precompiled_charsmap: character %zu is not base64",
+                              i);
         bits = bits << 6 | (uint32_t)digit;
         if (i % 4 != 0) map[size++] = (uint8_t)(bits >> (6 - 2 * (i % 4)));
     }
     if (!peft__charsmap_valid(map, size))
-        return peft__fail(ctx, PEFT_E_FORMAT, "tokenizer.json: precompiled_charsmap: %zu bytes that are not a map", size);
+        return peft__fail(ctx, PEFT_E_FORMAT, "tokenizer.json: precompiled_charsmap: %zu bytes that are not a map",
+                          size);
     out->charsmap = map;
     out->charsmap_size = size;
     return PEFT_OK;
@@ -147,7 +151,7 @@ static peft_status read_normalizer(peft_context *ctx, peft_tokenizer *t, const p
     size_t kind = 0;
     while (kind < PEFT_COUNT(kinds) && strcmp(type, kinds[kind].type) != 0) kind++;
     if (kind == PEFT_COUNT(kinds)) return unsupported(ctx, "a normalizer", type);
-    peft__normalizer *made;
+    peft__normalizer *made = NULL;
     PEFT_TRY(peft__put_normalizer(ctx, t, &made));
     made->kind = kinds[kind].kind;
     made->form = kinds[kind].form;
@@ -160,8 +164,10 @@ static peft_status read_normalizer(peft_context *ctx, peft_tokenizer *t, const p
         return text_of(ctx, t, json, where, "content", NULL, &made->content, &made->content_length);
     case PEFT__NORM_PREPEND:
         return text_of(ctx, t, json, where, "prepend", NULL, &made->content, &made->content_length);
-    case PEFT__NORM_PRECOMPILED: return read_charsmap(ctx, t, json, made);
-    default: return PEFT_OK;
+    case PEFT__NORM_PRECOMPILED:
+        return read_charsmap(ctx, t, json, made);
+    default:
+        return PEFT_OK;
     }
 }
 
@@ -180,8 +186,10 @@ static peft_status read_behavior(peft_context *ctx, const peft__json *json, cons
                                  peft__behavior *out) {
     static const char *const names[] = {"Removed", "Isolated", "MergedWithPrevious", "MergedWithNext", "Contiguous"};
     const char *name;
-    if (fallback == NULL) PEFT_TRY(peft__json_need_string(ctx, json, where, "behavior", &name));
-    else PEFT_TRY(peft__json_get_string(ctx, json, where, "behavior", fallback, &name));
+    if (fallback == NULL)
+        PEFT_TRY(peft__json_need_string(ctx, json, where, "behavior", &name));
+    else
+        PEFT_TRY(peft__json_get_string(ctx, json, where, "behavior", fallback, &name));
     for (size_t i = 0; i < PEFT_COUNT(names); i++)
         if (strcmp(name, names[i]) == 0) {
             *out = (peft__behavior)i;
@@ -201,8 +209,8 @@ static peft_status read_metaspace(peft_context *ctx, peft_tokenizer *t, const pe
     if (*out_length == 0) return peft__fail(ctx, PEFT_E_FORMAT, "%s: replacement: expected a character", where);
     *out_prepend = strcmp(scheme, "always") == 0 ? 2 : strcmp(scheme, "first") == 0 ? 1 : 0;
     if (*out_prepend == 0 && strcmp(scheme, "never") != 0)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: prepend_scheme: expected always, first or never, found \"%s\"", where,
-                          scheme);
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: prepend_scheme: expected always, first or never, found \"%s\"",
+                          where, scheme);
     return PEFT_OK;
 }
 
@@ -211,15 +219,20 @@ static peft_status read_splitter(peft_context *ctx, peft_tokenizer *t, const pef
     static const struct {
         const char *type;
         peft__splitter_kind kind;
-    } kinds[] = {{"ByteLevel", PEFT__SPLIT_BYTE_LEVEL},   {"Split", PEFT__SPLIT_PATTERN},
-                 {"Digits", PEFT__SPLIT_DIGITS},          {"Metaspace", PEFT__SPLIT_METASPACE},
-                 {"BertPreTokenizer", PEFT__SPLIT_BERT},  {"Whitespace", PEFT__SPLIT_WHITESPACE},
-                 {"WhitespaceSplit", PEFT__SPLIT_WHITESPACE_ONLY}, {"Punctuation", PEFT__SPLIT_PUNCTUATION},
-                 {"CharDelimiterSplit", PEFT__SPLIT_PATTERN}, {"FixedLength", PEFT__SPLIT_FIXED}};
+    } kinds[] = {{"ByteLevel", PEFT__SPLIT_BYTE_LEVEL},
+                 {"Split", PEFT__SPLIT_PATTERN},
+                 {"Digits", PEFT__SPLIT_DIGITS},
+                 {"Metaspace", PEFT__SPLIT_METASPACE},
+                 {"BertPreTokenizer", PEFT__SPLIT_BERT},
+                 {"Whitespace", PEFT__SPLIT_WHITESPACE},
+                 {"WhitespaceSplit", PEFT__SPLIT_WHITESPACE_ONLY},
+                 {"Punctuation", PEFT__SPLIT_PUNCTUATION},
+                 {"CharDelimiterSplit", PEFT__SPLIT_PATTERN},
+                 {"FixedLength", PEFT__SPLIT_FIXED}};
     size_t kind = 0;
     while (kind < PEFT_COUNT(kinds) && strcmp(type, kinds[kind].type) != 0) kind++;
     if (kind == PEFT_COUNT(kinds)) return unsupported(ctx, "a pre_tokenizer", type);
-    peft__splitter *made;
+    peft__splitter *made = NULL;
     PEFT_TRY(peft__put_splitter(ctx, t, kinds[kind].kind, &made));
     switch (made->kind) {
     case PEFT__SPLIT_BYTE_LEVEL:
@@ -240,7 +253,8 @@ static peft_status read_splitter(peft_context *ctx, peft_tokenizer *t, const pef
         return read_behavior(ctx, json, where, NULL, &made->behavior);
     case PEFT__SPLIT_DIGITS:
         return peft__json_get_bool(ctx, json, where, "individual_digits", false, &made->individual);
-    case PEFT__SPLIT_PUNCTUATION: return read_behavior(ctx, json, where, "Isolated", &made->behavior);
+    case PEFT__SPLIT_PUNCTUATION:
+        return read_behavior(ctx, json, where, "Isolated", &made->behavior);
     case PEFT__SPLIT_METASPACE:
         PEFT_TRY(read_metaspace(ctx, t, json, where, &made->replacement, &made->replacement_length, &made->prepend));
         PEFT_TRY(peft__json_get_bool(ctx, json, where, "split", true, &made->split));
@@ -251,13 +265,16 @@ static peft_status read_splitter(peft_context *ctx, peft_tokenizer *t, const pef
         made->fixed = (size_t)length;
         return PEFT_OK;
     }
-    default: return PEFT_OK;
+    default:
+        return PEFT_OK;
     }
 }
 
-/* ---- post-processors ------------------------------------------------------------------------------------------------ */
+/* ---- post-processors ------------------------------------------------------------------------------------------------
+ */
 
-peft_status peft__put_template(peft_context *ctx, peft_tokenizer *t, peft__template *template, int32_t id, int32_t type) {
+peft_status peft__put_template(peft_context *ctx, peft_tokenizer *t, peft__template *template, int32_t id,
+                               int32_t type) {
     peft__template_item *items = append(t, template->items, template->count, sizeof *items);
     if (items == NULL) return peft__tokenizer_nomem(ctx);
     template->items = items;
@@ -289,8 +306,7 @@ static peft_status read_template(peft_context *ctx, peft_tokenizer *t, const pef
         PEFT_TRY(peft__json_need_string(ctx, part, where, "id", &id));
         PEFT_TRY(peft__json_get_int(ctx, part, where, "type_id", 0, INT32_MAX, 0, &type));
         const peft__json *special = specials != NULL ? json_object_get(specials, id) : NULL, *ids;
-        if (special == NULL)
-            return peft__fail(ctx, PEFT_E_FORMAT, "%s: special_tokens has no \"%s\"", where, id);
+        if (special == NULL) return peft__fail(ctx, PEFT_E_FORMAT, "%s: special_tokens has no \"%s\"", where, id);
         PEFT_TRY(peft__json_need_array(ctx, special, where, "ids", &ids));
         for (size_t k = 0; k < json_array_size(ids); k++) {
             const json_t *value = json_array_get(ids, k);
@@ -318,8 +334,8 @@ static peft_status read_pair(peft_context *ctx, const peft__json *json, const ch
     return PEFT_OK;
 }
 
-static peft_status put_items(peft_context *ctx, peft_tokenizer *t, peft__template *out, const peft__template_item *items,
-                             size_t count) {
+static peft_status put_items(peft_context *ctx, peft_tokenizer *t, peft__template *out,
+                             const peft__template_item *items, size_t count) {
     for (size_t i = 0; i < count; i++) PEFT_TRY(peft__put_template(ctx, t, out, items[i].id, items[i].type));
     return PEFT_OK;
 }
@@ -360,7 +376,8 @@ static peft_status read_processor(peft_context *ctx, peft_tokenizer *t, const pe
     return put_items(ctx, t, &t->pair, pair, PEFT_COUNT(pair));
 }
 
-/* ---- decoders ---------------------------------------------------------------------------------------------------------- */
+/* ---- decoders
+ * ---------------------------------------------------------------------------------------------------------- */
 
 peft_status peft__put_decoder(peft_context *ctx, peft_tokenizer *t, peft__decoder_kind kind, peft__decoder **out) {
     peft__decoder *list = append(t, t->decoders, t->decoder_count, sizeof *list);
@@ -379,7 +396,7 @@ static peft_status read_decoder(peft_context *ctx, peft_tokenizer *t, const peft
     size_t kind = 0;
     while (kind < PEFT_COUNT(names) && strcmp(type, names[kind]) != 0) kind++;
     if (kind == PEFT_COUNT(names)) return unsupported(ctx, "a decoder", type);
-    peft__decoder *made;
+    peft__decoder *made = NULL;
     PEFT_TRY(peft__put_decoder(ctx, t, (peft__decoder_kind)kind, &made));
     int64_t number;
     switch (made->kind) {
@@ -402,16 +419,19 @@ static peft_status read_decoder(peft_context *ctx, peft_tokenizer *t, const peft
     case PEFT__DECODE_REPLACE:
         PEFT_TRY(read_pattern(ctx, t, json, where, &made->pattern));
         return text_of(ctx, t, json, where, "content", NULL, &made->text, &made->text_length);
-    case PEFT__DECODE_BPE: return text_of(ctx, t, json, where, "suffix", "</w>", &made->text, &made->text_length);
+    case PEFT__DECODE_BPE:
+        return text_of(ctx, t, json, where, "suffix", "</w>", &made->text, &made->text_length);
     case PEFT__DECODE_CTC:
         PEFT_TRY(text_of(ctx, t, json, where, "pad_token", "<pad>", &made->text, &made->text_length));
         PEFT_TRY(text_of(ctx, t, json, where, "word_delimiter_token", "|", &made->delimiter, &made->delimiter_length));
         return peft__json_get_bool(ctx, json, where, "cleanup", true, &made->cleanup);
-    default: return PEFT_OK;
+    default:
+        return PEFT_OK;
     }
 }
 
-/* ---- model ------------------------------------------------------------------------------------------------------------------ */
+/* ---- model
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 static peft_status read_vocab_object(peft_context *ctx, peft_tokenizer *t, const peft__json *vocab) {
     const char *token;
@@ -473,8 +493,8 @@ static peft_status read_bpe(peft_context *ctx, peft_tokenizer *t, const peft__js
     PEFT_TRY(peft__json_get_bool(ctx, json, WHERE_MODEL, "ignore_merges", false, &model->ignore_merges));
     PEFT_TRY(peft__json_get_double(ctx, json, WHERE_MODEL, "dropout", 0.0, 1.0, 0.0, &dropout));
     if (dropout > 0)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, WHERE_MODEL ": dropout %g: random merges are not supported; set it to null",
-                          dropout);
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                          WHERE_MODEL ": dropout %g: random merges are not supported; set it to null", dropout);
     PEFT_TRY(read_affix(ctx, t, json, "continuing_subword_prefix", &model->prefix, &model->prefix_length,
                         &model->has_prefix));
     PEFT_TRY(read_affix(ctx, t, json, "end_of_word_suffix", &model->suffix, &model->suffix_length, &model->has_suffix));
@@ -495,7 +515,8 @@ static peft_status read_unigram(peft_context *ctx, peft_tokenizer *t, const peft
     if (model->scores == NULL) return peft__tokenizer_nomem(ctx);
     model->min_score = HUGE_VAL;
     for (size_t i = 0; i < count; i++) {
-        const json_t *piece = json_array_get(vocab, i), *text = json_array_get(piece, 0), *score = json_array_get(piece, 1);
+        const json_t *piece = json_array_get(vocab, i), *text = json_array_get(piece, 0),
+                     *score = json_array_get(piece, 1);
         if (!json_is_string(text) || !json_is_number(score))
             return peft__fail(ctx, PEFT_E_FORMAT, WHERE_MODEL ": vocab: item %zu: expected [piece, score]", i);
         model->scores[i] = json_number_value(score);
@@ -512,10 +533,10 @@ static peft_status read_model(peft_context *ctx, peft_tokenizer *t, const peft__
     const peft__json *vocab;
     PEFT_TRY(peft__json_get_string(ctx, json, WHERE_MODEL, "type", "", &type));
     if (type[0] == '\0') /* written before models had types */
-        type = json_object_get(json, "merges") != NULL        ? "BPE"
+        type = json_object_get(json, "merges") != NULL         ? "BPE"
                : json_is_array(json_object_get(json, "vocab")) ? "Unigram"
                : json_object_get(json, "continuing_subword_prefix") != NULL ||
-                         json_object_get(json, "max_input_chars_per_word") != NULL
+                       json_object_get(json, "max_input_chars_per_word") != NULL
                    ? "WordPiece"
                    : "WordLevel";
     PEFT_TRY(peft__json_get_string(ctx, json, WHERE_MODEL, "unk_token", NULL, &unk));
@@ -536,7 +557,8 @@ static peft_status read_model(peft_context *ctx, peft_tokenizer *t, const peft__
             model->prefix = "##";
             model->prefix_length = 2;
         } else {
-            PEFT_TRY(read_affix(ctx, t, json, "continuing_subword_prefix", &model->prefix, &model->prefix_length, &unused));
+            PEFT_TRY(
+                read_affix(ctx, t, json, "continuing_subword_prefix", &model->prefix, &model->prefix_length, &unused));
         }
         PEFT_TRY(peft__json_get_int(ctx, json, WHERE_MODEL, "max_input_chars_per_word", 0, INT32_MAX, 100, &most));
         model->max_chars = (size_t)most;
@@ -549,9 +571,11 @@ static peft_status read_model(peft_context *ctx, peft_tokenizer *t, const peft__
     return read_vocab_object(ctx, t, vocab);
 }
 
-/* ---- added tokens and the whole --------------------------------------------------------------------------------------------- */
+/* ---- added tokens and the whole
+ * --------------------------------------------------------------------------------------------- */
 
-peft_status peft__read_added(peft_context *ctx, peft_tokenizer *t, const peft__json *json, int64_t id, const char *where) {
+peft_status peft__read_added(peft_context *ctx, peft_tokenizer *t, const peft__json *json, int64_t id,
+                             const char *where) {
     peft__added added = {.id = -1};
     PEFT_TRY(peft__json_need_string(ctx, json, where, "content", &added.content));
     added.length = strlen(added.content);

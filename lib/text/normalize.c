@@ -21,16 +21,21 @@ static size_t map_char(peft__normalizer_kind kind, uint32_t c, uint32_t out[3]) 
         out[0] = out[2] = ' ';
         out[1] = c;
         return 3;
-    case PEFT__NORM_STRIP_NONSPACING: return peft__is_nonspacing(c) ? 0 : 1;
-    case PEFT__NORM_STRIP_ACCENTS: return peft__is_mark(c) ? 0 : 1;
-    case PEFT__NORM_LOWERCASE: return peft__lower(c, out);
+    case PEFT__NORM_STRIP_NONSPACING:
+        return peft__is_nonspacing(c) ? 0 : 1;
+    case PEFT__NORM_STRIP_ACCENTS:
+        return peft__is_mark(c) ? 0 : 1;
+    case PEFT__NORM_LOWERCASE:
+        return peft__lower(c, out);
     case PEFT__NORM_NMT:
-        if ((c >= 1 && c <= 8) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F) return 0;
+        if ((c >= 1 && c <= 8) || c == 0x0B || (c >= 0x0E && c <= 0x1F) || c == 0x7F || c == 0x8F || c == 0x9F)
+            return 0;
         if (c == 9 || c == 10 || c == 12 || c == 13 || c == 0x1680 || (c >= 0x200B && c <= 0x200F) || c == 0x2028 ||
             c == 0x2029 || c == 0x2581 || c == 0xFEFF || c == 0xFFFD)
             out[0] = ' ';
         return 1;
-    default: return 1;
+    default:
+        return 1;
     }
 }
 
@@ -148,7 +153,9 @@ bool peft__charsmap_valid(const uint8_t *map, size_t size) {
     return trie >= 4 && trie % 4 == 0 && trie <= size - 4 && (size == 4 + trie || map[size - 1] == 0);
 }
 
-static uint32_t unit_offset(uint32_t unit) { return (unit >> 10) << ((unit & (1u << 9)) >> 6); }
+static uint32_t unit_offset(uint32_t unit) {
+    return (unit >> 10) << ((unit & (1u << 9)) >> 6);
+}
 
 /* The replacement of the shortest entry that key starts with: that is how the reference library reads the map.
  * NULL when there is none. */
@@ -224,11 +231,21 @@ peft_status peft__normalize(peft__encoder *encoder, const peft__normalizer *norm
             continue;
         }
         switch (normalizer->kind) {
-        case PEFT__NORM_FORM: PEFT_TRY(normal_form(encoder, normalizer->form, piece.from, piece.to)); break;
-        case PEFT__NORM_STRIP: strip(encoder, normalizer, piece.from, piece.to); break;
-        case PEFT__NORM_REPLACE: PEFT_TRY(replace(encoder, normalizer, piece.from, piece.to)); break;
-        case PEFT__NORM_PRECOMPILED: precompiled(encoder, normalizer, piece.from, piece.to); break;
-        case PEFT__NORM_BYTE_LEVEL: byte_chars(encoder, piece.from, piece.to); break;
+        case PEFT__NORM_FORM:
+            PEFT_TRY(normal_form(encoder, normalizer->form, piece.from, piece.to));
+            break;
+        case PEFT__NORM_STRIP:
+            strip(encoder, normalizer, piece.from, piece.to);
+            break;
+        case PEFT__NORM_REPLACE:
+            PEFT_TRY(replace(encoder, normalizer, piece.from, piece.to));
+            break;
+        case PEFT__NORM_PRECOMPILED:
+            precompiled(encoder, normalizer, piece.from, piece.to);
+            break;
+        case PEFT__NORM_BYTE_LEVEL:
+            byte_chars(encoder, piece.from, piece.to);
+            break;
         case PEFT__NORM_PREPEND: {
             size_t bytes;
             peft__char_at(now->data + piece.from, piece.to - piece.from, &bytes);
@@ -237,7 +254,8 @@ peft_status peft__normalize(peft__encoder *encoder, const peft__normalizer *norm
             peft__pieces_copy(next, now, piece.from, piece.to);
             break;
         }
-        default: map_chars(encoder, normalizer->kind, piece.from, piece.to);
+        default:
+            map_chars(encoder, normalizer->kind, piece.from, piece.to);
         }
         peft__pieces_close(next, -1);
     }

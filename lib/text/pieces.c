@@ -11,7 +11,9 @@ void *peft__grow(peft__mem *mem, void *memory, size_t *capacity, size_t count, s
     return grown;
 }
 
-void peft__pieces_init(peft__pieces *pieces, peft__mem *mem) { *pieces = (peft__pieces){.mem = mem}; }
+void peft__pieces_init(peft__pieces *pieces, peft__mem *mem) {
+    *pieces = (peft__pieces){.mem = mem};
+}
 
 void peft__pieces_free(peft__pieces *pieces) {
     peft__free(pieces->mem, pieces->data);

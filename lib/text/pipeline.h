@@ -152,8 +152,8 @@ typedef enum peft__splitter_kind {
     PEFT__SPLIT_DIGITS,
     PEFT__SPLIT_METASPACE,
     PEFT__SPLIT_BERT,
-    PEFT__SPLIT_WHITESPACE,       /* runs of \w and runs of other non-spaces */
-    PEFT__SPLIT_WHITESPACE_ONLY,  /* at spaces */
+    PEFT__SPLIT_WHITESPACE,      /* runs of \w and runs of other non-spaces */
+    PEFT__SPLIT_WHITESPACE_ONLY, /* at spaces */
     PEFT__SPLIT_PUNCTUATION,
     PEFT__SPLIT_FIXED
 } peft__splitter_kind;
@@ -169,7 +169,7 @@ typedef enum peft__behavior {
 typedef struct peft__splitter {
     peft__splitter_kind kind;
     peft__behavior behavior;
-    peft__pattern pattern;   /* also GPT-2's, where byte_level uses it */
+    peft__pattern pattern; /* also GPT-2's, where byte_level uses it */
     bool invert;
     bool add_prefix_space;   /* byte_level */
     bool use_pattern;        /* byte_level */
@@ -177,8 +177,8 @@ typedef struct peft__splitter {
     int prepend;             /* metaspace: 0 never, 1 first, 2 always */
     const char *replacement; /* metaspace */
     size_t replacement_length;
-    bool individual;         /* digits */
-    size_t fixed;            /* characters */
+    bool individual; /* digits */
+    size_t fixed;    /* characters */
 } peft__splitter;
 
 peft_status peft__split(peft__encoder *encoder, const peft__splitter *splitter);
@@ -189,7 +189,8 @@ extern const char peft__gpt2_pattern[];
 uint32_t peft__byte_to_char(uint8_t byte);
 int peft__char_to_byte(uint32_t c); /* -1: not one of them */
 
-/* ---- added.c ------------------------------------------------------------------------------------------------------- */
+/* ---- added.c -------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct peft__added {
     const char *content;
@@ -201,7 +202,8 @@ typedef struct peft__added {
 /* Cuts out the tokens of `trie` (values index tokenizer->added). */
 peft_status peft__cut_added(peft__encoder *encoder, const peft__trie *trie, bool parse_special);
 
-/* ---- models ---------------------------------------------------------------------------------------------------------- */
+/* ---- models
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef enum peft__model_kind {
     PEFT__MODEL_BPE,
@@ -217,7 +219,7 @@ typedef struct peft__model_data {
     /* bpe */
     peft__pairs merges; /* left << 32 | right -> rank << 32 | id */
     bool fuse_unk, ignore_merges, has_prefix, has_suffix;
-    bool byte_fallback; /* and unigram */
+    bool byte_fallback;    /* and unigram */
     int32_t byte_ids[256]; /* of <0xHH>, -1 */
     int32_t low_ids[512];  /* of single characters below U+0200, -1: the common case without hashing */
     /* bpe, wordpiece: also continuing_subword_prefix and end_of_word_suffix */
@@ -236,10 +238,11 @@ peft_status peft__wordpiece(peft__encoder *encoder, size_t from, size_t to);
 peft_status peft__unigram(peft__encoder *encoder, size_t from, size_t to);
 peft_status peft__wordlevel(peft__encoder *encoder, size_t from, size_t to);
 
-/* ---- template ---------------------------------------------------------------------------------------------------------- */
+/* ---- template
+ * ---------------------------------------------------------------------------------------------------------- */
 
 typedef struct peft__template_item {
-    int32_t id;  /* of a token, or -1: the first text, -2: the second */
+    int32_t id; /* of a token, or -1: the first text, -2: the second */
     int32_t type;
 } peft__template_item;
 
@@ -248,7 +251,8 @@ typedef struct peft__template {
     size_t count;
 } peft__template;
 
-/* ---- decode.c ------------------------------------------------------------------------------------------------------------ */
+/* ---- decode.c
+ * ------------------------------------------------------------------------------------------------------------ */
 
 typedef enum peft__decoder_kind {
     PEFT__DECODE_BYTE_LEVEL,
@@ -273,7 +277,8 @@ typedef struct peft__decoder {
     size_t start, stop; /* strip */
 } peft__decoder;
 
-/* ---- the tokenizer --------------------------------------------------------------------------------------------------------- */
+/* ---- the tokenizer
+ * --------------------------------------------------------------------------------------------------------- */
 
 typedef struct peft__token_text {
     const char *text;  /* NULL: hole */
@@ -314,7 +319,8 @@ struct peft_tokenizer {
     const char *chat_template;
 };
 
-/* ---- build.c: what both readers use ------------------------------------------------------------------------------------------ */
+/* ---- build.c: what both readers use
+ * ------------------------------------------------------------------------------------------ */
 
 peft_status peft__tokenizer_new(peft_context *ctx, peft_tokenizer **out);
 peft_status peft__tokenizer_nomem(peft_context *ctx);

@@ -7,8 +7,12 @@
 
 enum { STEP_LIMIT = 50 * 1000 * 1000, HEAP_LIMIT_KIB = 256 * 1024, DEPTH_LIMIT = 1000 * 1000, PATTERN_LIMIT = 65536 };
 
-static void *regex_malloc(size_t size, void *mem) { return peft__alloc(mem, size); }
-static void regex_free(void *memory, void *mem) { peft__free(mem, memory); }
+static void *regex_malloc(size_t size, void *mem) {
+    return peft__alloc(mem, size);
+}
+static void regex_free(void *memory, void *mem) {
+    peft__free(mem, memory);
+}
 
 pcre2_general_context *peft__regex_memory(peft__mem *mem) {
     return pcre2_general_context_create(regex_malloc, regex_free, mem);
@@ -18,7 +22,8 @@ pcre2_general_context *peft__regex_memory(peft__mem *mem) {
 #define SPACES "\\t-\\r \\x85\\xA0\\x{1680}\\x{2000}-\\x{200A}\\x{2028}\\x{2029}\\x{202F}\\x{205F}\\x{3000}"
 /* What Oniguruma's \w holds. */
 #define WORDS                                                                                                          \
-    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\xB2\\xB3\\xB9\\xBC-\\xBE\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-\\x{1F169}\\x{1F170}-\\x{1F189}"
+    "\\p{L}\\p{M}\\p{Nd}\\p{Nl}\\p{Pc}\\xB2\\xB3\\xB9\\xBC-\\xBE\\x{24B6}-\\x{24E9}\\x{1F130}-\\x{1F149}\\x{1F150}-"   \
+    "\\x{1F169}\\x{1F170}-\\x{1F189}"
 
 static peft_status translate(peft_context *ctx, const char *pattern, size_t length, peft__buffer *out) {
     bool in_class = false;
@@ -36,7 +41,9 @@ static peft_status translate(peft_context *ctx, const char *pattern, size_t leng
             } else if (next == 'W' && !in_class) {
                 peft__buffer_puts(out, "[^" WORDS "]");
             } else if (next == 'h' || next == 'H') {
-                peft__buffer_puts(out, next == 'H' ? (in_class ? "" : "[^0-9A-Fa-f]") : in_class ? "0-9A-Fa-f" : "[0-9A-Fa-f]");
+                peft__buffer_puts(out, next == 'H' ? (in_class ? "" : "[^0-9A-Fa-f]")
+                                       : in_class  ? "0-9A-Fa-f"
+                                                   : "[0-9A-Fa-f]");
                 if (next == 'H' && in_class)
                     return peft__fail(ctx, PEFT_E_UNSUPPORTED, "pattern \"%.*s\": \\H inside brackets is not supported",
                                       (int)peft__min_size(length, 200), pattern);
@@ -83,9 +90,9 @@ peft_status peft__regex_compile(peft_context *ctx, pcre2_general_context *memory
             pcre2_set_parens_nest_limit(how, 64);
             int error = 0;
             PCRE2_SIZE where = 0;
-            out->code = pcre2_compile((PCRE2_SPTR)(text.data != NULL ? text.data : ""), text.length,
-                                      PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &where,
-                                      how);
+            out->code =
+                pcre2_compile((PCRE2_SPTR)(text.data != NULL ? text.data : ""), text.length,
+                              PCRE2_UTF | PCRE2_UCP | PCRE2_MULTILINE | PCRE2_NEVER_BACKSLASH_C, &error, &where, how);
             pcre2_compile_context_free(how);
             if (out->code == NULL) {
                 char why[160] = "";
@@ -131,8 +138,8 @@ static bool matcher_prepare(peft_context *ctx, peft__matcher *matcher) {
 peft_status peft__regex_next(peft_context *ctx, const peft__regex *regex, peft__matcher *matcher, const char *text,
                              size_t length, size_t start, bool *out_found, size_t *out_from, size_t *out_to) {
     if (!matcher_prepare(ctx, matcher)) return peft__fail_nomem(ctx, sizeof(peft__matcher), "matching patterns");
-    const int found = pcre2_match(regex->code, (PCRE2_SPTR)text, length, start, PCRE2_NO_UTF_CHECK, matcher->data,
-                                  matcher->limits);
+    const int found =
+        pcre2_match(regex->code, (PCRE2_SPTR)text, length, start, PCRE2_NO_UTF_CHECK, matcher->data, matcher->limits);
     *out_found = found >= 0;
     if (found == PCRE2_ERROR_NOMATCH) return PEFT_OK;
     if (found == PCRE2_ERROR_NOMEMORY) return peft__fail_nomem(ctx, length, "matching a pattern");

@@ -5,8 +5,7 @@
  */
 #include "text/pipeline.h"
 
-const char peft__gpt2_pattern[] =
-    "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
+const char peft__gpt2_pattern[] = "'s|'t|'re|'ve|'m|'ll|'d| ?\\p{L}+| ?\\p{N}+| ?[^\\s\\p{L}\\p{N}]+|\\s+(?!\\S)|\\s+";
 
 /* Joins ranges, alternating between matches and gaps as they come, to pieces. */
 typedef struct cutter {
@@ -35,14 +34,20 @@ static void range(cutter *cut, size_t from, size_t to, bool match) {
     case PEFT__REMOVED:
         if (!match) peft__pieces_add(cut->out, from, to, -1);
         break;
-    case PEFT__ISOLATED: peft__pieces_add(cut->out, from, to, -1); break;
+    case PEFT__ISOLATED:
+        peft__pieces_add(cut->out, from, to, -1);
+        break;
     case PEFT__CONTIGUOUS:
-        if (cut->pending && match == cut->last_match) cut->to = to;
-        else hold(cut, from, to, match);
+        if (cut->pending && match == cut->last_match)
+            cut->to = to;
+        else
+            hold(cut, from, to, match);
         break;
     case PEFT__MERGED_WITH_PREVIOUS: /* a match joins what stands before it, unless that ends in a match */
-        if (match && !cut->last_match && cut->pending) cut->to = to;
-        else hold(cut, from, to, match);
+        if (match && !cut->last_match && cut->pending)
+            cut->to = to;
+        else
+            hold(cut, from, to, match);
         break;
     case PEFT__MERGED_WITH_NEXT: /* a match waits for the text after it; a second match starts anew */
         if (cut->pending && cut->pending_match && !match) {
@@ -56,8 +61,8 @@ static void range(cutter *cut, size_t from, size_t to, bool match) {
     cut->last_match = match;
 }
 
-static peft_status by_pattern(peft__encoder *encoder, const peft__pattern *pattern, peft__behavior behavior, bool invert,
-                              const peft__piece *piece) {
+static peft_status by_pattern(peft__encoder *encoder, const peft__pattern *pattern, peft__behavior behavior,
+                              bool invert, const peft__piece *piece) {
     const char *text = encoder->now.data + piece->from;
     const size_t length = piece->to - piece->from, base = piece->from;
     cutter cut = {.out = &encoder->next, .behavior = behavior};
@@ -106,10 +111,18 @@ static void by_class(peft__encoder *encoder, class_fn is_match, peft__behavior b
     flush(&cut);
 }
 
-static int class_numeric(uint32_t c) { return peft__is_numeric(c); }
-static int class_space(uint32_t c) { return peft__is_space(c); }
-static int class_punctuation(uint32_t c) { return peft__is_ascii_punctuation(c) || peft__is_punctuation(c); }
-static int class_word(uint32_t c) { return peft__is_word(c) ? 1 : peft__is_space(c) ? 0 : 2; }
+static int class_numeric(uint32_t c) {
+    return peft__is_numeric(c);
+}
+static int class_space(uint32_t c) {
+    return peft__is_space(c);
+}
+static int class_punctuation(uint32_t c) {
+    return peft__is_ascii_punctuation(c) || peft__is_punctuation(c);
+}
+static int class_word(uint32_t c) {
+    return peft__is_word(c) ? 1 : peft__is_space(c) ? 0 : 2;
+}
 
 /* BERT: spaces go, punctuation stands alone. One pass gives what its two give. */
 static void split_bert(peft__encoder *encoder, const peft__piece *piece) {
@@ -225,11 +238,21 @@ static peft_status run(peft__encoder *encoder, const peft__splitter *splitter, p
             case PEFT__SPLIT_DIGITS:
                 by_class(encoder, class_numeric, splitter->individual ? PEFT__ISOLATED : PEFT__CONTIGUOUS, &piece);
                 break;
-            case PEFT__SPLIT_WHITESPACE_ONLY: by_class(encoder, class_space, PEFT__REMOVED, &piece); break;
-            case PEFT__SPLIT_PUNCTUATION: by_class(encoder, class_punctuation, splitter->behavior, &piece); break;
-            case PEFT__SPLIT_BERT: split_bert(encoder, &piece); break;
-            case PEFT__SPLIT_WHITESPACE: split_runs(encoder, class_word, &piece); break;
-            case PEFT__SPLIT_FIXED: split_fixed(encoder, splitter->fixed, &piece); break;
+            case PEFT__SPLIT_WHITESPACE_ONLY:
+                by_class(encoder, class_space, PEFT__REMOVED, &piece);
+                break;
+            case PEFT__SPLIT_PUNCTUATION:
+                by_class(encoder, class_punctuation, splitter->behavior, &piece);
+                break;
+            case PEFT__SPLIT_BERT:
+                split_bert(encoder, &piece);
+                break;
+            case PEFT__SPLIT_WHITESPACE:
+                split_runs(encoder, class_word, &piece);
+                break;
+            case PEFT__SPLIT_FIXED:
+                split_fixed(encoder, splitter->fixed, &piece);
+                break;
             }
             continue;
         }
@@ -257,6 +280,7 @@ peft_status peft__split(peft__encoder *encoder, const peft__splitter *splitter) 
     case PEFT__SPLIT_METASPACE:
         PEFT_TRY(run(encoder, splitter, PASS_REWRITE));
         return splitter->split ? run(encoder, splitter, PASS_CUT) : PEFT_OK;
-    default: return run(encoder, splitter, PASS_CUT);
+    default:
+        return run(encoder, splitter, PASS_CUT);
     }
 }

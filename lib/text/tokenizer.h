@@ -56,8 +56,8 @@ const char *peft__tokenizer_chat_template(const peft_tokenizer *tokenizer);
 typedef struct peft__encoding {
     peft__mem *mem;
     int32_t *ids;
-    int32_t *types;   /* token type ids (BERT's segments); 0 where the template says nothing */
-    uint32_t *begin;  /* the token covers bytes [begin, end) of its text; 0, 0 for tokens of the template */
+    int32_t *types;  /* token type ids (BERT's segments); 0 where the template says nothing */
+    uint32_t *begin; /* the token covers bytes [begin, end) of its text; 0, 0 for tokens of the template */
     uint32_t *end;
     uint8_t *special; /* 1: put there by the template, not by the text */
     uint8_t *source;  /* 0 first text, 1 second text; of template tokens: 0 */

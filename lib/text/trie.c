@@ -37,7 +37,9 @@ bool peft__pairs_put(peft__pairs *pairs, uint64_t key, uint64_t value) {
     return true;
 }
 
-void peft__trie_init(peft__trie *trie, peft__mem *mem) { *trie = (peft__trie){.edges = {.mem = mem}}; }
+void peft__trie_init(peft__trie *trie, peft__mem *mem) {
+    *trie = (peft__trie){.edges = {.mem = mem}};
+}
 
 void peft__trie_free(peft__trie *trie) {
     peft__mem *mem = trie->edges.mem;

@@ -11,7 +11,7 @@ typedef struct peft__pairs {
     peft__mem *mem;
     struct peft__pair {
         uint64_t key, value;
-    } *slots;
+    } * slots;
     size_t count, capacity;
 } peft__pairs;
 
@@ -45,7 +45,8 @@ enum { PEFT__TRIE_STRING_LIMIT = 4096 }; /* longer strings make every step of a 
 
 void peft__trie_init(peft__trie *trie, peft__mem *mem);
 void peft__trie_free(peft__trie *trie);
-bool peft__trie_put(peft__trie *trie, const char *text, size_t length, int32_t value); /* value >= 0; false: no memory */
+bool peft__trie_put(peft__trie *trie, const char *text, size_t length,
+                    int32_t value); /* value >= 0; false: no memory */
 
 /* One step from *node along `byte`; false: nothing there. */
 static inline bool peft__trie_step(const peft__trie *trie, uint32_t *node, unsigned char byte) {

@@ -42,7 +42,9 @@ size_t peft__char_count(const char *text, size_t length) {
     return count;
 }
 
-static utf8proc_category_t category(uint32_t c) { return utf8proc_category((utf8proc_int32_t)c); }
+static utf8proc_category_t category(uint32_t c) {
+    return utf8proc_category((utf8proc_int32_t)c);
+}
 
 bool peft__is_space(uint32_t c) {
     if (c < 0x80) return c == ' ' || (c >= 9 && c <= 13);
@@ -63,7 +65,8 @@ bool peft__is_word(uint32_t c) {
     case UTF8PROC_CATEGORY_ME:
     case UTF8PROC_CATEGORY_ND:
     case UTF8PROC_CATEGORY_NL:
-    case UTF8PROC_CATEGORY_PC: return true;
+    case UTF8PROC_CATEGORY_PC:
+        return true;
     default: /* joiners, and the circled letters that are Alphabetic without being letters */
         return c == 0x200C || c == 0x200D || (c >= 0x24B6 && c <= 0x24E9) || (c >= 0x1F130 && c <= 0x1F149) ||
                (c >= 0x1F150 && c <= 0x1F169) || (c >= 0x1F170 && c <= 0x1F189);
@@ -99,7 +102,9 @@ bool peft__is_mark(uint32_t c) {
     return k == UTF8PROC_CATEGORY_MN || k == UTF8PROC_CATEGORY_MC || k == UTF8PROC_CATEGORY_ME;
 }
 
-bool peft__is_nonspacing(uint32_t c) { return c >= 0x300 && category(c) == UTF8PROC_CATEGORY_MN; }
+bool peft__is_nonspacing(uint32_t c) {
+    return c >= 0x300 && category(c) == UTF8PROC_CATEGORY_MN;
+}
 
 bool peft__is_chinese(uint32_t c) {
     return (c >= 0x4E00 && c <= 0x9FFF) || (c >= 0x3400 && c <= 0x4DBF) || (c >= 0x20000 && c <= 0x2A6DF) ||
@@ -125,7 +130,9 @@ bool peft__grapheme_break(uint32_t before, uint32_t after, int32_t *state) {
     return utf8proc_grapheme_break_stateful((utf8proc_int32_t)before, (utf8proc_int32_t)after, state);
 }
 
-static int combining_class(int32_t c) { return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class; }
+static int combining_class(int32_t c) {
+    return c < 0x300 ? 0 : utf8proc_get_property(c)->combining_class;
+}
 
 bool peft__starts_segment(uint32_t c) {
     if (c < 0x300) return true;
@@ -184,10 +191,9 @@ bool peft__normal_form(const char *text, size_t length, peft__form form, peft__c
         at += bytes;
         if (!reserve(out, 32)) return false;
         int bound = 0;
-        const utf8proc_ssize_t n =
-            utf8proc_decompose_char((utf8proc_int32_t)c, out->data + out->count,
-                                    (utf8proc_ssize_t)(out->capacity - out->count),
-                                    (utf8proc_option_t)(UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0)), &bound);
+        const utf8proc_ssize_t n = utf8proc_decompose_char(
+            (utf8proc_int32_t)c, out->data + out->count, (utf8proc_ssize_t)(out->capacity - out->count),
+            (utf8proc_option_t)(UTF8PROC_DECOMPOSE | (compat ? UTF8PROC_COMPAT : 0)), &bound);
         if (n > 0 && (size_t)n <= out->capacity - out->count) {
             out->count += (size_t)n;
         } else {

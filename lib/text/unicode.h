@@ -19,10 +19,10 @@ bool peft__is_word(uint32_t c);        /* \w: letters, marks, decimal digits, co
 bool peft__is_numeric(uint32_t c);     /* Nd, Nl, No */
 bool peft__is_punctuation(uint32_t c); /* P* */
 bool peft__is_ascii_punctuation(uint32_t c);
-bool peft__is_other(uint32_t c);       /* C* : control, format, unassigned, private */
-bool peft__is_mark(uint32_t c);        /* Mn, Mc, Me */
-bool peft__is_nonspacing(uint32_t c);  /* Mn */
-bool peft__is_chinese(uint32_t c);     /* the blocks that BERT calls Chinese */
+bool peft__is_other(uint32_t c);      /* C* : control, format, unassigned, private */
+bool peft__is_mark(uint32_t c);       /* Mn, Mc, Me */
+bool peft__is_nonspacing(uint32_t c); /* Mn */
+bool peft__is_chinese(uint32_t c);    /* the blocks that BERT calls Chinese */
 
 /* Lower case as one or two characters; returns how many. */
 size_t peft__lower(uint32_t c, uint32_t out[2]);

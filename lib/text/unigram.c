@@ -27,8 +27,9 @@ static peft_status unknown(peft__encoder *encoder, size_t from, size_t to) {
         }
     }
     if (model->unk_id < 0)
-        return peft__fail(encoder->ctx, PEFT_E_FORMAT,
-                          "the text has a character that is not in the tokenizer's vocabulary, which has no unknown token");
+        return peft__fail(
+            encoder->ctx, PEFT_E_FORMAT,
+            "the text has a character that is not in the tokenizer's vocabulary, which has no unknown token");
     return peft__emit(encoder, model->unk_id, from, to);
 }
 

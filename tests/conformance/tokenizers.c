@@ -37,8 +37,8 @@ static bool check_ids(peft_context *ctx, const peft_tokenizer *tokenizer, const 
     if (want == NULL) return true;
     static int32_t ids[1 << 16];
     int64_t count = 0;
-    const peft_status status = peft_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text), flags,
-                                                     ids, 1 << 16, &count);
+    const peft_status status = peft_tokenizer_encode(tokenizer, json_string_value(text), json_string_length(text),
+                                                     flags, ids, 1 << 16, &count);
     if (status == PEFT_OK && same_ids(ids, count, want)) return true;
     char *shown = json_dumps(text, JSON_ENCODE_ANY);
     fprintf(stderr, "  %s line %d: %s (flags %u)\n", name, line, shown, flags);
@@ -70,7 +70,8 @@ static bool check_decoded(peft_context *ctx, const peft_tokenizer *tokenizer, co
     return false;
 }
 
-static bool check_pair(peft_context *ctx, const peft_tokenizer *tokenizer, const json_t *row, const char *name, int line) {
+static bool check_pair(peft_context *ctx, const peft_tokenizer *tokenizer, const json_t *row, const char *name,
+                       int line) {
     static peft_token tokens[1 << 14];
     const json_t *text = json_object_get(row, "text"), *pair = json_object_get(row, "pair");
     const json_t *ids = json_object_get(row, "ids"), *types = json_object_get(row, "type_ids");
@@ -111,7 +112,8 @@ static int run_file(peft_context *ctx, const peft_tokenizer *tokenizer, const ch
             const json_t *text = json_object_get(row, "text"), *ids = json_object_get(row, "ids");
             ok = check_ids(ctx, tokenizer, text, ids, PEFT_ENCODE_PARSE_SPECIAL, path, number);
             ok = check_ids(ctx, tokenizer, text, json_object_get(row, "with_special"),
-                           PEFT_ENCODE_PARSE_SPECIAL | PEFT_ENCODE_SPECIAL, path, number) && ok;
+                           PEFT_ENCODE_PARSE_SPECIAL | PEFT_ENCODE_SPECIAL, path, number) &&
+                 ok;
             ok = check_decoded(ctx, tokenizer, ids, json_object_get(row, "decoded"), path, number) && ok;
         }
         bad += !ok;
@@ -146,12 +148,16 @@ static void run_case(peft_context *ctx, const char *folder) {
     snprintf(path, sizeof path, "%s/pairs.jsonl", folder);
     bad += run_file(ctx, tokenizer, path, true, &rows);
     peft_tokenizer_close(tokenizer);
-    if (bad == 0 && rows > 0) passed++;
-    else failed++;
+    if (bad == 0 && rows > 0)
+        passed++;
+    else
+        failed++;
     printf("%s: %s %d of %d lines\n", folder, bad == 0 && rows > 0 ? "ok" : "FAIL", rows - bad, rows);
 }
 
-static int by_name(const struct dirent **a, const struct dirent **b) { return strcmp((*a)->d_name, (*b)->d_name); }
+static int by_name(const struct dirent **a, const struct dirent **b) {
+    return strcmp((*a)->d_name, (*b)->d_name);
+}
 
 static void run_folder(peft_context *ctx, const char *folder) {
     char path[4096];

@@ -13,7 +13,8 @@ static void run_text(peft_context *ctx, const peft_tokenizer *t, const char *tex
     for (uint32_t flags = 0; flags < 4; flags++) {
         if (peft__encode(ctx, t, text, length, flags, &e) != PEFT_OK) continue;
         for (int64_t i = 0; i < e.count; i++)
-            if (e.ids[i] < 0 || e.ids[i] >= peft__tokenizer_size(t) || e.begin[i] > e.end[i] || e.end[i] > length) abort();
+            if (e.ids[i] < 0 || e.ids[i] >= peft__tokenizer_size(t) || e.begin[i] > e.end[i] || e.end[i] > length)
+                abort();
         if (peft__decode(ctx, t, e.ids, e.count, flags & 1, &out) == PEFT_OK &&
             !peft__utf8_valid(out.data != NULL ? out.data : "", out.length))
             abort();
@@ -27,7 +28,8 @@ static void run_text(peft_context *ctx, const peft_tokenizer *t, const char *tex
 
 static void run_chat(peft_context *ctx, const char *spec) {
     static const char json[] = "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}}";
-    const peft_chat_message messages[] = {{"system", "s"}, {"user", "u"}, {"assistant", " <think>x</think> a"}, {"user", ""}};
+    const peft_chat_message messages[] = {
+        {"system", "s"}, {"user", "u"}, {"assistant", " <think>x</think> a"}, {"user", ""}};
     peft_tokenizer *t = NULL;
     peft__chat *chat = NULL;
     if (peft__tokenizer_from_json(ctx, json, strlen(json), "json", &t) != PEFT_OK) return;

@@ -43,7 +43,11 @@ static void check_malformed(peft_context *ctx) {
     static const struct {
         const char *text;
         size_t length, at;
-    } cases[] = {{"ab\xFF", 3, 2}, {"\xC0\x80", 2, 0}, {"x\xED\xA0\x80", 4, 1}, {"\xF4\x90\x80\x80", 4, 0}, {"abc\xE4\xBD", 5, 3}};
+    } cases[] = {{"ab\xFF", 3, 2},
+                 {"\xC0\x80", 2, 0},
+                 {"x\xED\xA0\x80", 4, 1},
+                 {"\xF4\x90\x80\x80", 4, 0},
+                 {"abc\xE4\xBD", 5, 3}};
     peft_tokenizer *t = open_fixture(ctx, "wordpiece-uncased");
     for (size_t i = 0; i < PEFT_COUNT(cases); i++) {
         int64_t count;
@@ -79,7 +83,8 @@ static void check_truncation(peft_context *ctx) {
     CHECK(pair_count(ctx, t, six, two, 10, PEFT_TRUNCATE_NONE, &a, &b) == -1);
     CHECK(pair_count(ctx, t, six, two, 8, PEFT_TRUNCATE_LONGEST_FIRST, &a, &b) == 8 && a == 3 && b == 2);
     CHECK(pair_count(ctx, t, two, six, 8, PEFT_TRUNCATE_LONGEST_FIRST, &a, &b) == 8 && a == 2 && b == 3);
-    CHECK(pair_count(ctx, t, six, six, 10, PEFT_TRUNCATE_LONGEST_FIRST, &a, &b) == 10 && a + b == 7 && a - b <= 1 && b - a <= 1);
+    CHECK(pair_count(ctx, t, six, six, 10, PEFT_TRUNCATE_LONGEST_FIRST, &a, &b) == 10 && a + b == 7 && a - b <= 1 &&
+          b - a <= 1);
     CHECK(pair_count(ctx, t, six, two, 8, PEFT_TRUNCATE_ONLY_FIRST, &a, &b) == 8 && a == 3 && b == 2);
     CHECK(pair_count(ctx, t, two, six, 8, PEFT_TRUNCATE_ONLY_SECOND, &a, &b) == 8 && a == 2 && b == 3);
     CHECK(pair_count(ctx, t, two, six, 6, PEFT_TRUNCATE_ONLY_FIRST, &a, &b) == -1);
@@ -99,7 +104,11 @@ static void check_long(peft_context *ctx) {
         int64_t count = 0;
         for (int kind = 0; kind < 3; kind++) {
             for (size_t i = 0; i < size; i++)
-                text[i] = kind == 0 ? (char)('a' + (i * 7919 >> 5) % 26) : kind == 1 ? ' ' : i % 2 == 0 ? '\xCC' : i % 4 == 1 ? '\x81' : '\xA3';
+                text[i] = kind == 0    ? (char)('a' + (i * 7919 >> 5) % 26)
+                          : kind == 1  ? ' '
+                          : i % 2 == 0 ? '\xCC'
+                          : i % 4 == 1 ? '\x81'
+                                       : '\xA3';
             CHECK_OK(ctx, peft_tokenizer_encode(t, text, size, 0, NULL, 0, &count));
             CHECK(count >= 0);
         }
@@ -116,8 +125,9 @@ static void write_text(const char *folder, const char *name, const char *text) {
 }
 
 static void remove_all(const char *folder) {
-    static const char *const names[] = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt",
-                                        "vocab.json", "merges.txt", "chat_template.jinja"};
+    static const char *const names[] = {
+        "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "vocab.txt", "vocab.json",
+        "merges.txt",     "chat_template.jinja"};
     char path[4096];
     for (size_t i = 0; i < PEFT_COUNT(names); i++) {
         snprintf(path, sizeof path, "%s/%s", folder, names[i]);
@@ -145,7 +155,8 @@ static void check_folders(peft_context *ctx) {
     write_text(folder, "tokenizer_config.json",
                "{\"bos_token\": \"<|im_start|>\", \"eos_token\": {\"content\": \"<|im_end|>\"}, \"pad_token\": null,"
                " \"model_max_length\": 1000000000000000019884624838656,"
-               " \"chat_template\": [{\"name\": \"rag\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": \"T\"}]}");
+               " \"chat_template\": [{\"name\": \"rag\", \"template\": \"x\"}, {\"name\": \"default\", \"template\": "
+               "\"T\"}]}");
     CHECK_OK(ctx, peft_tokenizer_open(ctx, folder, &t));
     CHECK(peft_tokenizer_special(t, PEFT_SPECIAL_BOS) == 1 && peft_tokenizer_special(t, PEFT_SPECIAL_EOS) == 2);
     CHECK(peft_tokenizer_special(t, PEFT_SPECIAL_PAD) == -1 && peft_tokenizer_special(t, 99) == -1);
@@ -174,8 +185,8 @@ static void check_folders(peft_context *ctx) {
     fprintf(file, "#version: 0.2\n");
     size_t i;
     json_t *merge;
-    json_array_foreach(json_object_get(model, "merges"), i, merge)
-        fprintf(file, "%s %s\n", json_string_value(json_array_get(merge, 0)), json_string_value(json_array_get(merge, 1)));
+    json_array_foreach(json_object_get(model, "merges"), i, merge) fprintf(
+        file, "%s %s\n", json_string_value(json_array_get(merge, 0)), json_string_value(json_array_get(merge, 1)));
     fclose(file);
     write_text(folder, "special_tokens_map.json", "{\"eos_token\": \"<|endoftext|>\"}");
     CHECK_OK(ctx, peft_tokenizer_open(ctx, folder, &t));
@@ -221,9 +232,9 @@ static void check_added(peft_context *ctx) {
         const char *text;
         int32_t ids[8];
         int64_t count;
-    } cases[] = {{"a <m> b", {1, 3, 2}, 3},    {"a <r> b", {1, 4, 2}, 3},   {"a one b", {1, 5, 2}, 3},
-                 {"a zone b", {1, 0, 2}, 3},   {"a DAY b", {1, 6, 2}, 3},   {"<m><m> a", {3, 3, 1}, 3},
-                 {"A\tB c", {1, 2, 0}, 3},     {"<mm>", {7}, 1},            {"ones one", {0, 5}, 2}};
+    } cases[] = {{"a <m> b", {1, 3, 2}, 3},  {"a <r> b", {1, 4, 2}, 3}, {"a one b", {1, 5, 2}, 3},
+                 {"a zone b", {1, 0, 2}, 3}, {"a DAY b", {1, 6, 2}, 3}, {"<m><m> a", {3, 3, 1}, 3},
+                 {"A\tB c", {1, 2, 0}, 3},   {"<mm>", {7}, 1},          {"ones one", {0, 5}, 2}};
     peft_tokenizer *t = NULL;
     CHECK_OK(ctx, peft_tokenizer_open_memory(ctx, json, strlen(json), &t));
     for (size_t i = 0; i < PEFT_COUNT(cases); i++) {
@@ -231,7 +242,8 @@ static void check_added(peft_context *ctx) {
         peft__encoding_init(&e, ctx->mem);
         CHECK_OK(ctx, peft__encode(ctx, t, cases[i].text, strlen(cases[i].text), PEFT_ENCODE_PARSE_SPECIAL, &e));
         if (!CHECK(e.count == cases[i].count && memcmp(e.ids, cases[i].ids, (size_t)e.count * sizeof *e.ids) == 0))
-            fprintf(stderr, "    \"%s\": %lld ids, first %d\n", cases[i].text, (long long)e.count, e.count ? e.ids[0] : -1);
+            fprintf(stderr, "    \"%s\": %lld ids, first %d\n", cases[i].text, (long long)e.count,
+                    e.count ? e.ids[0] : -1);
         if (i == 0) CHECK(e.begin[1] == 1 && e.end[1] == 5); /* the space belongs to the token */
         if (i == 1) CHECK(e.begin[1] == 2 && e.end[1] == 6);
         peft__encoding_free(&e);

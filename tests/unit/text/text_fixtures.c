@@ -31,7 +31,8 @@ static void check_row(void *user, const json_t *row, int line) {
                (out.length == 0 || memcmp(out.data, json_string_value(decoded), out.length) == 0)))
         fprintf(stderr, "    %s line %d: decoded \"%s\"\n", s->name, line, out.data);
     peft__buffer_free(&out);
-    CHECK_OK(s->ctx, peft__encode(s->ctx, s->tokenizer, bytes, length, PEFT_ENCODE_PARSE_SPECIAL | PEFT_ENCODE_SPECIAL, &e));
+    CHECK_OK(s->ctx,
+             peft__encode(s->ctx, s->tokenizer, bytes, length, PEFT_ENCODE_PARSE_SPECIAL | PEFT_ENCODE_SPECIAL, &e));
     if (!CHECK(same_ids(e.ids, e.count, json_object_get(row, "with_special"))))
         fprintf(stderr, "    %s line %d\n", s->name, line);
     int64_t added = 0;
@@ -56,7 +57,9 @@ static void check_pair(void *user, const json_t *row, int line) {
 
 /* What is written with byte-level BPE comes back, whatever it is. */
 static void check_round_trip(setup *s) {
-    static const char *const texts[] = {"", " ", "a\r\n\tb", "na\xC3\xAFve \xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x92\xBB!", "\xE4\xBD\xA0\xE5\xA5\xBD  12"};
+    static const char *const texts[] = {"", " ", "a\r\n\tb",
+                                        "na\xC3\xAFve \xF0\x9F\x91\xA9\xE2\x80\x8D\xF0\x9F\x92\xBB!",
+                                        "\xE4\xBD\xA0\xE5\xA5\xBD  12"};
     for (size_t i = 0; i < PEFT_COUNT(texts); i++) {
         peft__encoding e;
         peft__buffer out;

@@ -32,8 +32,7 @@ static void load_vocab(vocab *v, const char *folder) {
     if (v->tokens == NULL || v->types == NULL || v->scores == NULL) exit(1);
     for (i = 0; i < v->count; i++) v->types[i] = NORMAL;
     json_object_foreach(list, token, value) v->tokens[json_integer_value(value)] = (peft__text){token, strlen(token)};
-    if (json_is_array(list))
-        json_array_foreach(list, i, value) {
+    if (json_is_array(list)) json_array_foreach(list, i, value) {
             const json_t *text = json_array_get(value, 0);
             v->tokens[i] = (peft__text){json_string_value(text), json_string_length(text)};
             v->scores[i] = (float)json_number_value(json_array_get(value, 1));
@@ -193,7 +192,8 @@ static void check_t5(peft_context *ctx) {
     peft__gguf_put_f32s(&m, "tokenizer.ggml.scores", v.scores, v.count);
     peft__gguf_put_bool(&m, "tokenizer.ggml.remove_extra_whitespaces", true);
     peft_tokenizer *t = through_file(ctx, &m, PEFT_OK), *other = open_fixture(ctx, "unigram-t5-900");
-    static const char *const texts[] = {"Hello world", "a", "The year 2024 had 366 days.", "  x</s>y  y <extra_id_0> z  "};
+    static const char *const texts[] = {"Hello world", "a", "The year 2024 had 366 days.",
+                                        "  x</s>y  y <extra_id_0> z  "};
     for (size_t i = 0; t != NULL && i < PEFT_COUNT(texts); i++) {
         int32_t a[64], b[64];
         int64_t n = 0, k = 0;
@@ -213,9 +213,12 @@ static void check_refused(peft_context *ctx) {
         uint32_t bos;
         int drop; /* leave out: 1 merges, 2 part of the types */
         peft_status want;
-    } cases[] = {{"gpt2", "no-such-model", 0, 0, PEFT_E_UNSUPPORTED}, {"rwkv", "smollm", 0, 0, PEFT_E_UNSUPPORTED},
-                 {"gpt2", "smollm", 100000, 0, PEFT_E_FORMAT},        {"gpt2", "smollm", 0, 1, PEFT_E_FORMAT},
-                 {"gpt2", "smollm", 0, 2, PEFT_E_FORMAT},             {"llama", "default", 0, 0, PEFT_E_FORMAT},
+    } cases[] = {{"gpt2", "no-such-model", 0, 0, PEFT_E_UNSUPPORTED},
+                 {"rwkv", "smollm", 0, 0, PEFT_E_UNSUPPORTED},
+                 {"gpt2", "smollm", 100000, 0, PEFT_E_FORMAT},
+                 {"gpt2", "smollm", 0, 1, PEFT_E_FORMAT},
+                 {"gpt2", "smollm", 0, 2, PEFT_E_FORMAT},
+                 {"llama", "default", 0, 0, PEFT_E_FORMAT},
                  {"t5", "default", 0, 0, PEFT_E_FORMAT}};
     for (size_t i = 0; i < PEFT_COUNT(cases); i++) {
         vocab v;

@@ -22,22 +22,35 @@ static const char *const hostile[] = {
     "{\"model\": {\"type\": \"Unigram\", \"vocab\": [], \"unk_id\": 0}}",
     "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", 0]], \"unk_id\": 1}}",
     "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\"]], \"unk_id\": 0}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"added_tokens\": [{\"id\": 4194304, \"content\": \"x\"}]}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"added_tokens\": [{\"id\": 4194304, \"content\": "
+    "\"x\"}]}",
     "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"added_tokens\": [1]}",
     "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"normalizer\": {\"type\": \"Magic\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"AAAA\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"/////w==\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"!\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(\"}, \"behavior\": \"Isolated\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"[a&&b]\"}, \"behavior\": \"Isolated\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"Sideways\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {}, \"behavior\": \"Isolated\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"FixedLength\", \"length\": 0}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"post_processor\": {\"type\": \"BertProcessing\", \"sep\": [\"x\", 7], \"cls\": [\"y\", 0]}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"x\"}}], \"pair\": []}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"post_processor\": {\"type\": \"TemplateProcessing\", \"single\": [], \"pair\": []}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"normalizer\": {\"type\": \"Precompiled\", "
+    "\"precompiled_charsmap\": \"AAAA\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"normalizer\": {\"type\": \"Precompiled\", "
+    "\"precompiled_charsmap\": \"/////w==\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"normalizer\": {\"type\": \"Precompiled\", "
+    "\"precompiled_charsmap\": \"!\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", "
+    "\"pattern\": {\"Regex\": \"(\"}, \"behavior\": \"Isolated\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", "
+    "\"pattern\": {\"Regex\": \"[a&&b]\"}, \"behavior\": \"Isolated\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", "
+    "\"pattern\": {\"Regex\": \"a\"}, \"behavior\": \"Sideways\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"Split\", "
+    "\"pattern\": {}, \"behavior\": \"Isolated\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"pre_tokenizer\": {\"type\": \"FixedLength\", "
+    "\"length\": 0}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"post_processor\": {\"type\": \"BertProcessing\", "
+    "\"sep\": [\"x\", 7], \"cls\": [\"y\", 0]}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"post_processor\": {\"type\": "
+    "\"TemplateProcessing\", \"single\": [{\"SpecialToken\": {\"id\": \"x\"}}], \"pair\": []}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"post_processor\": {\"type\": "
+    "\"TemplateProcessing\", \"single\": [], \"pair\": []}}",
     "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"decoder\": {\"type\": \"Magic\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"decoder\": {\"type\": \"Strip\", \"content\": \" \", \"start\": -1}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}}, \"decoder\": {\"type\": \"Strip\", \"content\": \" "
+    "\", \"start\": -1}}",
 };
 
 /* Tokenizers that open, with texts that must give a status and no more. */
@@ -46,16 +59,23 @@ static const char *const odd[] = {
     "{\"model\": {\"type\": \"WordPiece\", \"vocab\": {\"a\": 0}, \"unk_token\": \"b\"}}",
     "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0}, \"merges\": [], \"unk_token\": \"b\"}}",
     "{\"model\": {\"type\": \"Unigram\", \"vocab\": [[\"a\", 0]]}}",
-    "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"aa\": 1}, \"merges\": [[\"a\", \"a\"]], \"continuing_subword_prefix\": \"##\", \"end_of_word_suffix\": \"</w>\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"normalizer\": {\"type\": \"Replace\", \"pattern\": {\"Regex\": \"x*\"}, \"content\": \"yy\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a|b|ab)*\\\\Ka\"}, \"behavior\": \"Isolated\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(?=a)\"}, \"behavior\": \"MergedWithNext\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"pre_tokenizer\": {\"type\": \"Split\", \"pattern\": {\"Regex\": \"(a+)+$\"}, \"behavior\": \"Isolated\"}}",
-    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"normalizer\": {\"type\": \"Precompiled\", \"precompiled_charsmap\": \"CAAAAAAAAIAAAACA\"}}",
+    "{\"model\": {\"type\": \"BPE\", \"vocab\": {\"a\": 0, \"aa\": 1}, \"merges\": [[\"a\", \"a\"]], "
+    "\"continuing_subword_prefix\": \"##\", \"end_of_word_suffix\": \"</w>\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"normalizer\": {\"type\": "
+    "\"Replace\", \"pattern\": {\"Regex\": \"x*\"}, \"content\": \"yy\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"pre_tokenizer\": {\"type\": "
+    "\"Split\", \"pattern\": {\"Regex\": \"(a|b|ab)*\\\\Ka\"}, \"behavior\": \"Isolated\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"pre_tokenizer\": {\"type\": "
+    "\"Split\", \"pattern\": {\"Regex\": \"(?=a)\"}, \"behavior\": \"MergedWithNext\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"pre_tokenizer\": {\"type\": "
+    "\"Split\", \"pattern\": {\"Regex\": \"(a+)+$\"}, \"behavior\": \"Isolated\"}}",
+    "{\"model\": {\"type\": \"WordLevel\", \"vocab\": {\"a\": 0}, \"unk_token\": \"a\"}, \"normalizer\": {\"type\": "
+    "\"Precompiled\", \"precompiled_charsmap\": \"CAAAAAAAAIAAAACA\"}}",
 };
 
 static void exercise(peft_context *ctx, const peft_tokenizer *t) {
-    static const char *const texts[] = {"", "a", "ab aa\n\xC3\xA9 <s> </s>", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab", "\xF0\x9F\x91\xA9\xE2\x80\x8D"};
+    static const char *const texts[] = {"", "a", "ab aa\n\xC3\xA9 <s> </s>", "aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab",
+                                        "\xF0\x9F\x91\xA9\xE2\x80\x8D"};
     for (size_t i = 0; i < PEFT_COUNT(texts); i++) {
         int64_t count = 0;
         peft_token tokens[64];
@@ -78,7 +98,8 @@ static void check_hostile(peft_context *ctx) {
     for (size_t i = 0; i < PEFT_COUNT(hostile); i++) {
         peft_tokenizer *t = NULL;
         const peft_status status = peft_tokenizer_open_memory(ctx, hostile[i], strlen(hostile[i]), &t);
-        if (!CHECK(status < 0 && t == NULL && peft_context_error(ctx)[0] != '\0')) fprintf(stderr, "    %s\n", hostile[i]);
+        if (!CHECK(status < 0 && t == NULL && peft_context_error(ctx)[0] != '\0'))
+            fprintf(stderr, "    %s\n", hostile[i]);
         peft_tokenizer_close(t);
     }
     for (size_t i = 0; i < PEFT_COUNT(odd); i++) {
@@ -103,7 +124,8 @@ static void check_mutations(peft_context *ctx) {
     for (size_t n = 0; n < PEFT_COUNT(fixture_names); n++) {
         char path[4096];
         peft__source *source = NULL;
-        CHECK_OK(ctx, peft__source_open_path(ctx, data_path(path, sizeof path, fixture_names[n], "tokenizer.json"), &source));
+        CHECK_OK(ctx, peft__source_open_path(ctx, data_path(path, sizeof path, fixture_names[n], "tokenizer.json"),
+                                             &source));
         if (source == NULL) continue;
         char *copy = malloc(source->size);
         if (copy == NULL) exit(1);
@@ -117,8 +139,10 @@ static void check_mutations(peft_context *ctx) {
             }
             if (round % 10 == 9) size = (size_t)peft__rng_below(&rng, size);
             peft_tokenizer *t = NULL;
-            if (peft_tokenizer_open_memory(ctx, copy, size, &t) == PEFT_OK) exercise(ctx, t);
-            else CHECK(t == NULL);
+            if (peft_tokenizer_open_memory(ctx, copy, size, &t) == PEFT_OK)
+                exercise(ctx, t);
+            else
+                CHECK(t == NULL);
             peft_tokenizer_close(t);
         }
         free(copy);

@@ -12,8 +12,8 @@
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
-static const char *const fixture_names[] = {"bbpe-gpt2",  "bbpe-llama3",  "bbpe-qwen2",        "bbpe-roberta",
-                                            "bbpe-smollm", "bpe-llama2",  "unigram-t5",        "unigram-t5-900",
+static const char *const fixture_names[] = {"bbpe-gpt2",         "bbpe-llama3",          "bbpe-qwen2", "bbpe-roberta",
+                                            "bbpe-smollm",       "bpe-llama2",           "unigram-t5", "unigram-t5-900",
                                             "wordpiece-uncased", "wordpiece-uncased-900"};
 
 static inline peft_context *test_context(void) {
@@ -92,12 +92,12 @@ static inline void run_ids_row(void *user, const json_t *row, int line) {
     const json_t *text = json_object_get(row, "text");
     peft__encoding e;
     peft__encoding_init(&e, run->ctx->mem);
-    const peft_status status = peft__encode(run->ctx, run->tokenizer, json_string_value(text), json_string_length(text),
-                                            run->flags, &e);
+    const peft_status status =
+        peft__encode(run->ctx, run->tokenizer, json_string_value(text), json_string_length(text), run->flags, &e);
     if (status != PEFT_OK || !same_ids(e.ids, e.count, json_object_get(row, run->key))) {
         if (run->bad++ < 3) {
-            fprintf(stderr, "    line %d: %s: \"%.80s\":", line, status == PEFT_OK ? "ids differ" : peft_context_error(run->ctx),
-                    json_string_value(text));
+            fprintf(stderr, "    line %d: %s: \"%.80s\":", line,
+                    status == PEFT_OK ? "ids differ" : peft_context_error(run->ctx), json_string_value(text));
             for (int64_t i = 0; i < e.count && i < 30; i++) fprintf(stderr, " %d", e.ids[i]);
             fprintf(stderr, "\n");
         }
