@@ -83,15 +83,11 @@ peft__value *peft__value_columns(peft__graph *graph, peft__value *value, int64_t
     return view;
 }
 
-peft__value *peft__value_param(peft__graph *graph, peft__param *param) {
+static peft__value *param_as(peft__graph *graph, peft__param *param, int64_t rows) {
     if (graph->status < 0) return NULL;
     for (size_t i = 0; i < graph->param_count; i++)
         if (graph->params[i].param == param) return graph->params[i].value;
-    int64_t rows = 1, cols = param->elements;
-    if (param->ndim > 1) {
-        rows = param->shape[0];
-        cols = rows > 0 ? param->elements / rows : 0;
-    }
+    const int64_t cols = rows > 0 ? param->elements / rows : 0;
     if (!peft__graph_grow(graph, (void **)&graph->params, &graph->param_capacity, graph->param_count, sizeof *graph->params)) return NULL;
     peft__value *value = peft__value_new(graph, peft__rows_fixed(graph, rows), cols, param->name);
     if (value == NULL) return NULL;
@@ -103,6 +99,12 @@ peft__value *peft__value_param(peft__graph *graph, peft__param *param) {
     graph->param_count++;
     return value;
 }
+
+peft__value *peft__value_param(peft__graph *graph, peft__param *param) {
+    return param_as(graph, param, param->ndim > 1 ? param->shape[0] : 1);
+}
+
+peft__value *peft__value_param_vector(peft__graph *graph, peft__param *param) { return param_as(graph, param, 1); }
 
 void peft__value_output(peft__graph *graph, peft__value *value) {
     if (graph->status < 0 || value == NULL) return;

@@ -133,6 +133,8 @@ peft__value *peft__value_new(peft__graph *graph, peft__rows *rows, int64_t cols,
 peft__value *peft__value_columns(peft__graph *graph, peft__value *value, int64_t column, int64_t cols);
 /* Leaf for a trainable tensor; the same value for the same param. */
 peft__value *peft__value_param(peft__graph *graph, peft__param *param);
+/* The same as a row [1, elements] whatever its shape (a tensor is used in one of the two forms, not both). */
+peft__value *peft__value_param_vector(peft__graph *graph, peft__param *param);
 /* Keeps the value to the end, so that the host may read it. */
 void peft__value_output(peft__graph *graph, peft__value *value);
 

@@ -2,11 +2,21 @@
 #include "method/method.h"
 
 extern const peft__method peft__method_full;
+extern const peft__method peft__method_ia3;
+extern const peft__method peft__method_ln_tuning;
 extern const peft__method peft__method_lora;
+extern const peft__method peft__method_p_tuning;
+extern const peft__method peft__method_prefix_tuning;
+extern const peft__method peft__method_prompt_tuning;
 
 static const peft__method *const METHODS[] = {
     &peft__method_lora,
     &peft__method_full,
+    &peft__method_ia3,
+    &peft__method_ln_tuning,
+    &peft__method_prompt_tuning,
+    &peft__method_prefix_tuning,
+    &peft__method_p_tuning,
 };
 
 const peft__method *peft__method_find(peft_context *ctx, const char *peft_type) {
