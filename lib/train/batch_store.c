@@ -132,10 +132,18 @@ static size_t list_arrays(const peft_batch *b, copy_plan plans[COPIES]) {
 
 static size_t rounded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
 
+/* A larger block; the batch that is there moves with it. */
 static peft_status reserve(peft_context *ctx, peft__batch_store *store, size_t size) {
     if (size <= store->size) return PEFT_OK;
     uint8_t *block = peft__alloc(store->mem, size);
     if (block == NULL) return peft__fail_nomem(ctx, size, "the copy of a batch");
+    copy_plan plans[COPIES];
+    const size_t count = list_arrays(&store->batch, plans);
+    if (store->block != NULL) memcpy(block, store->block, store->size);
+    for (size_t i = 0; i < count; i++) {
+        const void *to = block + ((const uint8_t *)plans[i].from - store->block);
+        memcpy((char *)&store->batch + plans[i].pointer, &to, sizeof to);
+    }
     peft__free(store->mem, store->block);
     store->block = block;
     store->size = size;
@@ -148,7 +156,7 @@ peft_status peft__batch_store_put(peft_context *ctx, peft__batch_store *store, c
     size_t size = 0;
     for (size_t i = 0; i < count; i++) size += rounded(plans[i].bytes);
     PEFT_TRY(reserve(ctx, store, size));
-    store->batch = *batch;
+    store->batch = *batch; /* its arrays lie elsewhere: a batch is never copied onto itself */
     size_t at = 0;
     for (size_t i = 0; i < count; i++) {
         const void *to = memcpy(store->block + at, plans[i].from, plans[i].bytes);
@@ -168,6 +176,5 @@ peft_status peft__batch_store_reserve(peft_context *ctx, peft__batch_store *stor
 
 void peft__batch_store_free(peft__batch_store *store) {
     peft__free(store->mem, store->block);
-    store->block = NULL;
-    store->size = 0;
+    *store = (peft__batch_store){.mem = store->mem};
 }

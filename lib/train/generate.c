@@ -219,9 +219,11 @@ static peft_status check_prompt(const peft_session *session, const int32_t *ids,
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= dims->vocab_size)
             return peft__fail(ctx, PEFT_E_ARG, "prompt_ids[%lld] is %d, expected 0 to %lld", (long long)i, ids[i], (long long)(dims->vocab_size - 1));
-    if (count > INT32_MAX - most || (dims->max_position_embeddings > 0 && count + most > dims->max_position_embeddings))
+    int64_t positions = 0;
+    PEFT_TRY(peft__session_positions(session, &positions));
+    if (count > INT32_MAX - most || (positions > 0 && count + most > positions))
         return peft__fail(ctx, PEFT_E_LIMIT, "%lld tokens of prompt and %lld new ones are more than the model's %lld positions", (long long)count,
-                          (long long)most, (long long)dims->max_position_embeddings);
+                          (long long)most, (long long)positions);
     return PEFT_OK;
 }
 

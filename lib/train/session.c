@@ -21,6 +21,20 @@ int32_t peft__session_find(const peft_session *session, const peft_adapter *adap
     return -1;
 }
 
+peft_status peft__session_positions(const peft_session *session, int64_t *out_positions) {
+    const int64_t all = peft__model_dims(session->model)->max_position_embeddings;
+    int64_t taken = 0;
+    for (uint32_t i = 0; i < session->count; i++) {
+        const peft__hooked *adapter = &session->hooked[i];
+        if (adapter->hooks->prefix_length != NULL) taken += adapter->hooks->prefix_length(adapter->self, PEFT__STACK_MAIN);
+        if (adapter->hooks->inserted_length != NULL) taken += adapter->hooks->inserted_length(adapter->self, PEFT__STACK_MAIN);
+    }
+    if (all > 0 && taken >= all)
+        return peft__fail(session->ctx, PEFT_E_LIMIT, "the adapters' prompts take %lld of the model's %lld positions", (long long)taken, (long long)all);
+    *out_positions = all > 0 ? all - taken : 0;
+    return PEFT_OK;
+}
+
 peft__batch_limits peft__session_limits(const peft_session *session, bool need_labels) {
     const peft__dims *dims = peft__model_dims(session->model);
     peft__batch_limits limits = {.vocab = dims->vocab_size,
@@ -42,7 +56,8 @@ peft_status peft__session_take_batch(peft_session *session, peft__batch_store *s
     if (batch == NULL) return peft__fail(session->ctx, PEFT_E_ARG, "the batch is missing");
     peft_batch known = {0};
     PEFT_TRY(peft__options_copy(session->ctx, &known, sizeof known, batch, sizeof known, "peft_batch"));
-    const peft__batch_limits limits = peft__session_limits(session, need_labels);
+    peft__batch_limits limits = peft__session_limits(session, need_labels);
+    PEFT_TRY(peft__session_positions(session, &limits.positions));
     PEFT_TRY(peft__batch_check(session->ctx, &known, &limits));
     return peft__batch_store_put(session->ctx, store, &known);
 }

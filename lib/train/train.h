@@ -125,6 +125,8 @@ bool peft__session_trains(const peft_session *session);
 /* PEFT_E_STATE with the present phase unless `allowed`. */
 peft_status peft__session_need(const peft_session *session, bool allowed, const char *call, const char *expected);
 peft__batch_limits peft__session_limits(const peft_session *session, bool need_labels);
+/* Positions that are left for a text when the adapters' prompts have theirs; 0 = no limit. PEFT_E_LIMIT when none is left. */
+peft_status peft__session_positions(const peft_session *session, int64_t *out_positions);
 /* Checks a batch and keeps a copy. */
 peft_status peft__session_take_batch(peft_session *session, peft__batch_store *store, const peft_batch *batch, bool need_labels);
 /* Index of an adapter in the session, or -1. */
