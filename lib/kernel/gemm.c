@@ -21,7 +21,10 @@ peft__gemm peft__gemm_own(uint32_t cpu) {
 
 peft__gemm peft__gemm_for(uint32_t cpu, int64_t rows) {
     peft__gemm gemm;
-    return peft__gemm_blis(cpu, rows <= FEW_ROWS, &gemm) ? gemm : peft__gemm_own(cpu);
+    if (peft__gemm_blis(cpu, rows <= FEW_ROWS, &gemm)) return gemm;
+    gemm = peft__gemm_own(rows <= FEW_ROWS ? (uint32_t)peft__min_i64(cpu, PEFT_CPU_AVX2) : cpu);
+    gemm.cpu = cpu;
+    return gemm;
 }
 
 int64_t peft__gemm_depth(int64_t k, int64_t k0) {
