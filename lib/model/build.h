@@ -55,6 +55,8 @@ typedef struct peft__hooks {
      * Real tokens' positions are shifted by prefix_length(). */
     void (*prefix)(void *self, peft__build *b, peft__stack stack, int32_t layer, int64_t kv_heads, int64_t head_dim, peft__prefix *prefix);
     int64_t (*prefix_length)(void *self, peft__stack stack);
+    /* Rows that input() puts before every sequence: with the prefix, what a text's positions are moved up by. Missing = 0. */
+    int64_t (*inserted_length)(void *self, peft__stack stack);
     /* Output x of a sub-layer; residual = its input (may be NULL when already added). */
     peft__value *(*sublayer_output)(void *self, peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, peft__value *x, peft__value *residual);
     /* The last hidden states at all rows, before the task's head; may return NULL to say that the method made its own logits and set

@@ -18,6 +18,7 @@ typedef struct fixture {
     peft__tensors *batch_file, *expected, *init, *final;
     peft_model *model;
     peft_adapter *adapter;
+    peft_adapter *folded; /* as loaded, when its file holds less than what is trained (the output of a prompt encoder) */
     peft_session *session;
     /* the batch */
     peft_batch batch;
@@ -123,13 +124,38 @@ static json_t *native_config(const fixture *f) {
     return config;
 }
 
+static bool has_tensor(const peft_adapter *adapter, const char *name) {
+    for (uint32_t i = 0; i < peft_adapter_tensor_count(adapter); i++) {
+        peft_tensor_info info = {.struct_size = sizeof info};
+        if (peft_adapter_tensor(adapter, i, &info) == PEFT_OK && strcmp(info.name, name) == 0) return true;
+    }
+    return false;
+}
+
+/* Is everything that the case trains a tensor of the loaded adapter? */
+static bool is_whole(const fixture *f) {
+    const json_t *names = json_object_get(f->config, "trainable");
+    for (size_t i = 0; i < json_array_size(names); i++)
+        if (!has_tensor(f->adapter, json_string_value(json_array_get(names, i)))) return false;
+    return true;
+}
+
+static bool load_adapter(fixture *f, const char *folder, json_t **out_config) {
+    char path[PATH], file[PATH];
+    if (!good(f, peft_adapter_load(f->ctx, f->model, join(path, sizeof path, f->folder, folder), &f->adapter), "loading the adapter")) return false;
+    if (is_whole(f)) return set_tensors(f, f->init);
+    f->folded = f->adapter;
+    f->adapter = NULL;
+    *out_config = json_load_file(join(file, sizeof file, path, "adapter_config.json"), 0, NULL);
+    return true;
+}
+
 static bool make_adapter(fixture *f) {
-    char path[PATH];
     const char *folder = text_of(f, "adapter");
-    if (folder[0] != '\0')
-        return good(f, peft_adapter_load(f->ctx, f->model, join(path, sizeof path, f->folder, folder), &f->adapter), "loading the adapter") &&
-               set_tensors(f, f->init);
-    json_t *config = native_config(f);
+    json_t *config = NULL;
+    if (folder[0] != '\0' && !load_adapter(f, folder, &config)) return false;
+    if (f->adapter != NULL) return true;
+    if (config == NULL) config = native_config(f);
     char *text = config == NULL ? NULL : json_dumps(config, 0);
     const bool made = text != NULL && good(f, peft_adapter_create(f->ctx, f->model, text, 0, &f->adapter), "making the adapter");
     free(text);
@@ -504,6 +530,38 @@ static void check_round_trip(fixture *f, const char *original) {
     peft_adapter_destroy(adapter);
 }
 
+/* The adapter trained here, saved, is the one that the reference trained and saved. */
+static void check_written(fixture *f, const char *folder) {
+    peft__tensors *want = NULL, *got = NULL;
+    char saved[PATH], path[PATH];
+    join(saved, sizeof saved, f->scratch, "adapter");
+    double worst = 0.0;
+    if (good(f, peft_adapter_save(f->adapter, saved), "saving the adapter") &&
+        good(f, peft__safetensors_open(f->ctx, join(path, sizeof path, folder, "adapter_model.safetensors"), &want), "the adapter file") &&
+        good(f, peft__safetensors_open(f->ctx, join(path, sizeof path, saved, "adapter_model.safetensors"), &got), "the saved adapter")) {
+        for (size_t i = 0; i < peft__tensors_count(want); i++) {
+            const peft__tensor *tensor = peft__tensors_at(want, i);
+            int64_t count = 0, other_count = 0;
+            float *a = read_floats(f->ctx, want, tensor->name, &count), *b = read_floats(f->ctx, got, tensor->name, &other_count);
+            if (a == NULL || b == NULL || count != other_count) outcome_fail(&f->out, "the trained adapter has no %s of that size", tensor->name);
+            else worst = fmax(worst, difference(b, a, count) / fmax(1.0, largest(a, count)));
+            free(a);
+            free(b);
+        }
+        outcome_add(&f->out, "written", worst, f->tolerance_final);
+    }
+    peft__tensors_unref(want);
+    peft__tensors_unref(got);
+}
+
+/* Before training: the encoder's output in the file does what the encoder does. */
+static bool check_folded(fixture *f) {
+    peft_session *session = NULL;
+    const bool done = f->folded == NULL || (make_session(f, f->model, f->folded, &session) && check_logits(f, session, "logits", f->tolerance_logits));
+    peft_session_destroy(session);
+    return done;
+}
+
 /* The adapter that the reference trained gives the reference's final loss here. */
 static void check_trained_there(fixture *f, const char *folder) {
     peft_adapter *adapter = NULL;
@@ -546,6 +604,7 @@ static void run(fixture *f) {
     }
     if (!load_model(f) || !make_adapter(f) || !make_batch(f) || !check_bare_models(f) || !make_session(f, f->model, f->adapter, &f->session)) return;
     if (!check_logits(f, f->session, "logits", f->tolerance_logits) || !check_logits(f, f->session, "logits_head", f->tolerance_logits)) return;
+    if (!check_folded(f)) return;
     peft_optimizer *optimizer = NULL;
     if (make_optimizer(f, &optimizer) && train(f, optimizer) && check_final_loss(f, f->session, "end")) {
         check_weights(f);
@@ -555,7 +614,10 @@ static void run(fixture *f) {
     if (f->out.skipped) return;
     const char *adapter = text_of(f, "adapter");
     if (adapter[0] != '\0' && peft__path_is_dir(join(path, sizeof path, f->folder, adapter))) check_round_trip(f, path);
-    if (adapter[0] != '\0' && peft__path_is_dir(join(path, sizeof path, f->folder, "adapter_final"))) check_trained_there(f, path);
+    if (adapter[0] != '\0' && peft__path_is_dir(join(path, sizeof path, f->folder, "adapter_final"))) {
+        check_written(f, path);
+        check_trained_there(f, path);
+    }
 }
 
 void run_case(peft_context *ctx, const char *folder, const char *scratch, tally *counts) {
@@ -567,6 +629,7 @@ void run_case(peft_context *ctx, const char *folder, const char *scratch, tally 
     free_batch(&f);
     peft_session_destroy(f.session);
     peft_adapter_destroy(f.adapter);
+    peft_adapter_destroy(f.folded);
     peft_model_destroy(f.model);
     peft__tensors_unref(f.batch_file);
     peft__tensors_unref(f.expected);

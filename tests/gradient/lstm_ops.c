@@ -7,7 +7,9 @@ typedef struct lstm_case {
 
 static const int64_t lengths[] = {3, 0};
 
-static double sigmoid(double x) { return 1.0 / (1.0 + exp(-x)); }
+static double sigmoid(double x) {
+    return 1.0 / (1.0 + exp(-x));
+}
 
 static void reference(gc *c, void *user) {
     const lstm_case *l = user;
@@ -38,7 +40,8 @@ static void reference(gc *c, void *user) {
 static void check(const gc_style *style, lstm_case l, bool frozen) {
     gc c;
     char name[96];
-    snprintf(name, sizeof name, "lstm of %d steps, %d units, %d directions, frozen %d", (int)l.steps, (int)l.hidden, (int)l.directions, frozen);
+    snprintf(name, sizeof name, "lstm of %d steps, %d units, %d directions, frozen %d", (int)l.steps, (int)l.hidden,
+             (int)l.directions, frozen);
     gc_begin(&c, name, style, lengths, NULL);
     peft__value *in[4] = {NULL, NULL, NULL, NULL};
     for (int64_t d = 0; d < l.directions; d++) {

@@ -1,28 +1,46 @@
 /* lstm.c: the recurrence of an LSTM layer, in one direction or in both at once.
  *
- * What the input gives, pre = x W_ih^T + b_ih + b_hh [T, 4 H], is computed by linear layers before; here is what cannot be a
- * matrix product over all rows: for each time step
- *     (i, f, g, o) = act(pre_t + W_hh h_{t-1}),  c_t = f c_{t-1} + i g,  h_t = o tanh(c_t)
- * with gates in torch's order and act = sigmoid, for g tanh. The rows are one sequence of a fixed space; the second direction
- * walks them from the last to the first and writes the columns [H, 2 H) of y.
+ * What the input gives, pre = x W_ih^T + b_ih + b_hh [T, 4 H], is computed by linear layers before; here is what cannot
+ * be a matrix product over all rows: for each time step (i, f, g, o) = act(pre_t + W_hh h_{t-1}),  c_t = f c_{t-1} + i
+ * g,  h_t = o tanh(c_t) with gates in torch's order and act = sigmoid, for g tanh. The rows are one sequence of a fixed
+ * space; the second direction walks them from the last to the first and writes the columns [H, 2 H) of y.
  *
  * Forward    one phase a time step; its tiles are blocks of 64 units, each with all four gates of its units.
- * Backward   one phase a time step, backwards, which leaves the gradients of the gates in the scratch; then one phase that adds
- *            them to pre's gradient and sums W_hh's, by rows, over all steps in order.
+ * Backward   one phase a time step, backwards, which leaves the gradients of the gates in the scratch; then one phase
+ * that adds them to pre's gradient and sums W_hh's, by rows, over all steps in order.
  */
 #include "graph/op/tiles.h"
 
-enum { DIRECTIONS = 2, IN_PRE = 0, IN_WEIGHT = 1, IN_EACH = 2 /* per direction */, OUT_Y = 0, OUT_GATES, OUT_CELLS, OUT_COUNT, UNITS = 64, GATES = 4 };
+enum {
+    DIRECTIONS = 2,
+    IN_PRE = 0,
+    IN_WEIGHT = 1,
+    IN_EACH = 2 /* per direction */,
+    OUT_Y = 0,
+    OUT_GATES,
+    OUT_CELLS,
+    OUT_COUNT,
+    UNITS = 64,
+    GATES = 4
+};
 
 typedef struct lstm {
     int64_t hidden, directions;
 } lstm;
 
-static const lstm *attr_of(const peft__node *node) { return node->attr; }
-static int64_t steps_of(const peft__node *node) { return node->out[OUT_Y]->rows->count; }
-static int64_t blocks_of(const peft__node *node) { return peft__ceil_div(attr_of(node)->hidden, UNITS); }
+static const lstm *attr_of(const peft__node *node) {
+    return node->attr;
+}
+static int64_t steps_of(const peft__node *node) {
+    return node->out[OUT_Y]->rows->count;
+}
+static int64_t blocks_of(const peft__node *node) {
+    return peft__ceil_div(attr_of(node)->hidden, UNITS);
+}
 
-static peft__value *input(const peft__node *node, int64_t direction, int part) { return node->in[direction * IN_EACH + part]; }
+static peft__value *input(const peft__node *node, int64_t direction, int part) {
+    return node->in[direction * IN_EACH + part];
+}
 
 /* Row that a direction reads at a step. */
 static int64_t row_at(const peft__node *node, int64_t direction, int64_t step) {
@@ -63,7 +81,9 @@ static uint32_t phases(const peft__node *node, peft__pass pass) {
     return (uint32_t)(steps_of(node) + (pass == PEFT__BACKWARD ? 1 : 0));
 }
 
-static int64_t weight_blocks(const peft__node *node) { return peft__ceil_div(GATES * attr_of(node)->hidden, UNITS); }
+static int64_t weight_blocks(const peft__node *node) {
+    return peft__ceil_div(GATES * attr_of(node)->hidden, UNITS);
+}
 
 static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     const lstm *a = attr_of(node);
@@ -78,7 +98,8 @@ typedef struct place {
 
 static place place_of(const peft__node *node, int64_t step, uint32_t tile) {
     const int64_t direction = tile / blocks_of(node), first = tile % blocks_of(node) * UNITS;
-    place p = {direction, first, peft__min_i64(UNITS, attr_of(node)->hidden - first), row_at(node, direction, step), -1, -1};
+    place p = {direction, first, peft__min_i64(UNITS, attr_of(node)->hidden - first), row_at(node, direction, step),
+               -1,        -1};
     if (step > 0) p.before = row_at(node, direction, step - 1);
     if (step + 1 < steps_of(node)) p.after = row_at(node, direction, step + 1);
     return p;
@@ -86,14 +107,18 @@ static place place_of(const peft__node *node, int64_t step, uint32_t tile) {
 
 static void forward_tile(const peft__node *node, const place *p, const peft__kernels *kernels) {
     const int64_t H = attr_of(node)->hidden;
-    const peft__value *pre = input(node, p->direction, IN_PRE), *weight = input(node, p->direction, IN_WEIGHT), *y = node->out[OUT_Y];
+    const peft__value *pre = input(node, p->direction, IN_PRE), *weight = input(node, p->direction, IN_WEIGHT),
+                      *y = node->out[OUT_Y];
     float *gates = peft__row(node->out[OUT_GATES], p->row) + p->direction * GATES * H + p->first;
-    float *cell = peft__row(node->out[OUT_CELLS], p->row) + p->direction * H + p->first, *to = peft__row(y, p->row) + p->direction * H + p->first;
+    float *cell = peft__row(node->out[OUT_CELLS], p->row) + p->direction * H + p->first,
+          *to = peft__row(y, p->row) + p->direction * H + p->first;
     for (int64_t g = 0; g < GATES; g++) {
         const float *from = peft__row(pre, p->row) + g * H + p->first;
         for (int64_t j = 0; j < p->count; j++) {
             double sum = (double)from[j];
-            if (p->before >= 0) sum += kernels->dot(H, peft__row(weight, g * H + p->first + j), peft__row(y, p->before) + p->direction * H);
+            if (p->before >= 0)
+                sum += kernels->dot(H, peft__row(weight, g * H + p->first + j),
+                                    peft__row(y, p->before) + p->direction * H);
             gates[g * H + j] = (float)sum;
         }
         kernels->activate(g == 2 ? PEFT__FN_TANH : PEFT__FN_SIGMOID, p->count, gates + g * H, gates + g * H);
@@ -112,13 +137,15 @@ static void backward_tile(const peft__node *node, const place *p, const scratch 
     memcpy(dh, peft__grad_row(node->out[OUT_Y], p->row) + p->direction * H + p->first, (size_t)p->count * sizeof *dh);
     if (p->after >= 0) {
         const float *later = gate_grads(node, s, p->after, p->direction);
-        for (int64_t k = 0; k < GATES * H; k++) kernels->scale(p->count, later[k], peft__row(weight, k) + p->first, dh, true);
+        for (int64_t k = 0; k < GATES * H; k++)
+            kernels->scale(p->count, later[k], peft__row(weight, k) + p->first, dh, true);
     }
     const float *i = peft__row(node->out[OUT_GATES], p->row) + p->direction * GATES * H + p->first;
     const float *f = i + H, *g = i + 2 * H, *o = i + 3 * H;
     const float *old = p->before >= 0 ? peft__row(node->out[OUT_CELLS], p->before) + p->direction * H + p->first : NULL;
     float *carry = s->cells + p->direction * H + p->first, *to = gate_grads(node, s, p->row, p->direction) + p->first;
-    kernels->activate(PEFT__FN_TANH, p->count, peft__row(node->out[OUT_CELLS], p->row) + p->direction * H + p->first, tanh_cell);
+    kernels->activate(PEFT__FN_TANH, p->count, peft__row(node->out[OUT_CELLS], p->row) + p->direction * H + p->first,
+                      tanh_cell);
     for (int64_t j = 0; j < p->count; j++) {
         const float dc = dh[j] * o[j] * (1.0f - tanh_cell[j] * tanh_cell[j]) + (p->after >= 0 ? carry[j] : 0.0f);
         to[j] = dc * g[j] * i[j] * (1.0f - i[j]);
@@ -131,11 +158,13 @@ static void backward_tile(const peft__node *node, const place *p, const scratch 
 
 /* The last phase: one row of pre's gradient, or a block of rows of W_hh's. */
 static void sum_tile(const peft__node *node, uint32_t tile, const scratch *s, const peft__kernels *kernels) {
-    const int64_t H = attr_of(node)->hidden, each = steps_of(node) + weight_blocks(node), direction = tile / each, index = tile % each;
+    const int64_t H = attr_of(node)->hidden, each = steps_of(node) + weight_blocks(node), direction = tile / each,
+                  index = tile % each;
     if (index < steps_of(node)) {
         const peft__value *pre = input(node, direction, IN_PRE);
         if (pre->needs_grad)
-            kernels->scale(GATES * H, 1.0f, gate_grads(node, s, index, direction), peft__grad_row(pre, index), peft__accumulates(node, (uint32_t)(direction * IN_EACH + IN_PRE)));
+            kernels->scale(GATES * H, 1.0f, gate_grads(node, s, index, direction), peft__grad_row(pre, index),
+                           peft__accumulates(node, (uint32_t)(direction * IN_EACH + IN_PRE)));
         return;
     }
     const peft__value *weight = input(node, direction, IN_WEIGHT), *y = node->out[OUT_Y];
@@ -175,24 +204,29 @@ static const peft__op lstm_op = {.name = "lstm",
                                  .tile = tile_run,
                                  .temp_bytes = temp_bytes};
 
-peft__value *peft__op_lstm(peft__graph *g, peft__value *pre, peft__value *weight, peft__value *reverse_pre, peft__value *reverse_weight) {
+peft__value *peft__op_lstm(peft__graph *g, peft__value *pre, peft__value *weight, peft__value *reverse_pre,
+                           peft__value *reverse_weight) {
     const lstm attr = {weight != NULL ? weight->cols : 0, reverse_pre != NULL ? 2 : 1};
-    if (pre == NULL || weight == NULL || (reverse_pre == NULL) != (reverse_weight == NULL) || peft__graph_failed(g)) return NULL;
+    if (pre == NULL || weight == NULL || (reverse_pre == NULL) != (reverse_weight == NULL) || peft__graph_failed(g))
+        return NULL;
     peft__value *in[DIRECTIONS * IN_EACH] = {pre, weight, reverse_pre, reverse_weight};
     if (!pre->rows->fixed)
-        return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG, "lstm: row space \"%s\" is not a fixed one", pre->rows->name));
+        return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG,
+                                              "lstm: row space \"%s\" is not a fixed one", pre->rows->name));
     for (int64_t d = 0; d < attr.directions; d++) {
         const peft__value *w = in[d * IN_EACH + IN_WEIGHT];
         if (!peft__value_check(g, "lstm", "input", in[d * IN_EACH + IN_PRE], pre->rows, GATES * attr.hidden) ||
             !peft__value_check(g, "lstm", "weight", w, NULL, attr.hidden))
             return NULL;
         if (w->rows->max_rows != GATES * attr.hidden)
-            return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG, "lstm: the weight has %lld rows, expected %lld",
+            return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG,
+                                                  "lstm: the weight has %lld rows, expected %lld",
                                                   (long long)w->rows->max_rows, (long long)(GATES * attr.hidden)));
     }
-    peft__value *out[OUT_COUNT] = {peft__value_new(g, pre->rows, attr.directions * attr.hidden, "lstm"),
-                                   peft__value_new(g, pre->rows, attr.directions * GATES * attr.hidden, "gates of an lstm"),
-                                   peft__value_new(g, pre->rows, attr.directions * attr.hidden, "cells of an lstm")};
+    peft__value *out[OUT_COUNT] = {
+        peft__value_new(g, pre->rows, attr.directions * attr.hidden, "lstm"),
+        peft__value_new(g, pre->rows, attr.directions * GATES * attr.hidden, "gates of an lstm"),
+        peft__value_new(g, pre->rows, attr.directions * attr.hidden, "cells of an lstm")};
     for (int i = 0; i < OUT_COUNT; i++)
         if (out[i] == NULL) return NULL;
     out[OUT_GATES]->flags |= PEFT__VALUE_STAT;
