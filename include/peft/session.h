@@ -10,6 +10,8 @@
  *  | FORWARD  | forward complete            | backward, logits and gradient access; begin anew    |
  *  | BACKWARD | backward complete           | optimizer step, begin (accumulate), gradients       |
  *
+ *  eval, logits and generate are allowed in every phase but RUNNING and leave it as it is. A backward pass that is cancelled or fails takes all
+ *  gradients accumulated so far with it (IDLE); a forward pass takes only itself. A wish to cancel that comes in phase IDLE is forgotten.
  *  Nothing of libpeft runs between calls.
  */
 #ifndef PEFT_SESSION_H
@@ -46,7 +48,8 @@ PEFT_API void peft_session_options_init_sized(peft_session_options *options, uin
 #define peft_session_options_init(options) peft_session_options_init_sized((options), (uint32_t)sizeof *(options))
 
 /** A session over a model and `count` adapters (0 = the bare model), all active. `options` may be NULL. Memory is taken at once when max_rows is given,
- *  at the first batch otherwise. Errors: PEFT_E_MISMATCH (adapter of another model), PEFT_E_LIMIT, PEFT_E_NOMEM. */
+ *  at the first batch otherwise (sessions for inference: at the first call
+ *  of each kind). Errors: PEFT_E_MISMATCH (adapter of another model), PEFT_E_LIMIT, PEFT_E_NOMEM. */
 PEFT_API PEFT_NODISCARD peft_status peft_session_create(peft_context *context, peft_model *model, peft_adapter *const *adapters, uint32_t count,
                                                         const peft_session_options *options, peft_session **out_session);
 PEFT_API void peft_session_destroy(peft_session *session);
@@ -135,7 +138,8 @@ typedef struct peft_generate_options {
 PEFT_API void peft_generate_options_init_sized(peft_generate_options *options, uint32_t size);
 #define peft_generate_options_init(options) peft_generate_options_init_sized((options), (uint32_t)sizeof *(options))
 
-/** Continues `prompt_ids` with the session's model and adapters. Writes at most `capacity` ids; `out_count` gets how many.
+/** Continues `prompt_ids` with the session's model and adapters. Writes at most `capacity` ids; `out_count` gets how many,
+ *  also when cancelled. The token that ends a text (eos_token_id of config.json, generation_config.json and the tokenizer) is not written.
  *  Errors: PEFT_E_LIMIT (prompt plus new tokens beyond the model's positions), PEFT_E_CANCELLED, PEFT_E_UNSUPPORTED (no causal model). */
 PEFT_API PEFT_NODISCARD peft_status peft_session_generate(peft_session *session, const int32_t *prompt_ids, int64_t prompt_count,
                                                           const peft_generate_options *options, int32_t *out_ids, int64_t capacity, int64_t *out_count);
