@@ -156,6 +156,26 @@ static void check_embedding(const gc_style *style, peft__lookup by, bool frozen)
     gc_end(&c, embedding_reference, &e);
 }
 
+static void columns_reference(gc *c, void *user) {
+    (void)user;
+    for (int64_t r = 0; r < c->batch.rows; r++)
+        for (int64_t k = 0; k < 3; k++) {
+            const int32_t id = c->batch.input_ids[r];
+            c->out[0].want[r * 3 + k] = id < 0 ? 0.0 : 1.5 * c->in[0].exact[k * 9 + id];
+        }
+}
+
+static void check_columns(const gc_style *style) {
+    gc c;
+    gc_begin(&c, "columns", style, lengths, NULL);
+    int32_t *ids = gc_alloc(&c, (size_t)c.batch.rows * sizeof *ids);
+    for (int64_t r = 0; r < c.batch.rows; r++) ids[r] = r == 4 ? -1 : (int32_t)(r * 5 % 9);
+    c.batch.input_ids = ids;
+    peft__value *matrix = gc_leaf_new(&c, 3, 9, 1.0f);
+    gc_output_new(&c, peft__op_columns(c.graph, c.stream, matrix, PEFT__LOOKUP_IDS, 1.5f, -1));
+    gc_end(&c, columns_reference, NULL);
+}
+
 /* Row `padding` of a trained table gets no gradient: the reference holds it constant through its frozen copy. */
 static void padding_reference(gc *c, void *user) {
     const double *fixed = user;
@@ -379,6 +399,7 @@ int main(void) {
         for (int by = PEFT__LOOKUP_IDS; by <= PEFT__LOOKUP_TYPES; by++)
             for (int frozen = 0; frozen < 2; frozen++) check_embedding(&style, (peft__lookup)by, frozen == 1);
         check_padding(&style);
+        check_columns(&style);
         for (int kind = 0; kind < 7; kind++)
             for (int64_t cols = 7; cols < 90; cols += 60) check_simple(&style, kind, cols, true);
         check_simple(&style, 5, 19, false);
