@@ -125,7 +125,8 @@ static int64_t fill_rows(const peft_padded *p, const peft_batch_buffers *b) {
     return row;
 }
 
-/* Decoder rows: nothing is cut away, because the reference decoders have no padding mask; what is -100 is not counted. */
+/* Decoder rows: nothing is cut away, because the reference decoders have no padding mask; what is -100 is not counted.
+ */
 static void fill_decoder(const peft_padded *p, const peft_batch_buffers *b) {
     for (int64_t s = 0; s < p->batch; s++) {
         b->decoder_offsets[s] = (int32_t)(s * p->decoder_length);
@@ -174,8 +175,7 @@ peft_status peft_batch_from_padded(peft_context *context, const peft_padded *pad
     if (p.labels != NULL) batch.labels = b.labels;
     if (p.token_type_ids != NULL) batch.token_type_ids = b.token_type_ids;
     if (p.sequence_labels != NULL) {
-        for (int64_t s = 0; s < p.batch; s++)
-            b.sequence_labels[s] = (int32_t)element(p.sequence_labels, p.id_bytes, s);
+        for (int64_t s = 0; s < p.batch; s++) b.sequence_labels[s] = (int32_t)element(p.sequence_labels, p.id_bytes, s);
         batch.sequence_labels = b.sequence_labels;
     }
     if (p.decoder_length > 0) {

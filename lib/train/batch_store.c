@@ -1,8 +1,8 @@
 /* batch_store.c: a session's own copy of the batch it works on.
  *
- * Batches are checked here once, completely, before anything happens: operations index tables with these numbers and check
- * nothing. They are copied, because a backward pass reads targets long after the call that brought them returned; the copy is
- * small beside what one layer computes.
+ * Batches are checked here once, completely, before anything happens: operations index tables with these numbers and
+ * check nothing. They are copied, because a backward pass reads targets long after the call that brought them returned;
+ * the copy is small beside what one layer computes.
  */
 #include "train/train.h"
 
@@ -11,14 +11,15 @@
 static peft_status check_offsets(peft_context *ctx, const char *name, const int32_t *offsets, int64_t sequences,
                                  int64_t rows, int64_t longest) {
     if (rows < 1 || rows > INT32_MAX || sequences < 1 || sequences > rows)
-        return peft__fail(ctx, PEFT_E_ARG, "a batch has at least one row a sequence, found %lld rows and %lld sequences in %s",
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "a batch has at least one row a sequence, found %lld rows and %lld sequences in %s",
                           (long long)rows, (long long)sequences, name);
     if (offsets == NULL) return peft__fail(ctx, PEFT_E_ARG, "peft_batch.%s is missing", name);
     if (offsets[0] != 0) return peft__fail(ctx, PEFT_E_ARG, "%s[0] is 0, found %d", name, offsets[0]);
     for (int64_t s = 0; s < sequences; s++) {
         if (offsets[s + 1] <= offsets[s] || offsets[s + 1] > rows)
-            return peft__fail(ctx, PEFT_E_ARG, "%s rise strictly up to %lld rows, found %d after %d at sequence %lld", name,
-                              (long long)rows, offsets[s + 1], offsets[s], (long long)s);
+            return peft__fail(ctx, PEFT_E_ARG, "%s rise strictly up to %lld rows, found %d after %d at sequence %lld",
+                              name, (long long)rows, offsets[s + 1], offsets[s], (long long)s);
         if (longest > 0 && offsets[s + 1] - offsets[s] > longest)
             return peft__fail(ctx, PEFT_E_LIMIT,
                               "sequence %lld has %d tokens, more than the model's max_position_embeddings (%lld)",
@@ -30,7 +31,8 @@ static peft_status check_offsets(peft_context *ctx, const char *name, const int3
     return PEFT_OK;
 }
 
-/* Every element in [low, high), or PEFT_IGNORE_LABEL where `ignore`; high 0: no upper end. Counts what is not ignored. */
+/* Every element in [low, high), or PEFT_IGNORE_LABEL where `ignore`; high 0: no upper end. Counts what is not ignored.
+ */
 static peft_status check_range(peft_context *ctx, const char *name, const int32_t *values, int64_t count, int64_t low,
                                int64_t high, bool ignore, int64_t *counted) {
     if (values == NULL) return PEFT_OK;
@@ -49,11 +51,13 @@ static peft_status check_range(peft_context *ctx, const char *name, const int32_
     return PEFT_OK;
 }
 
-static peft_status check_decoder(peft_context *ctx, const peft_batch *b, const peft__batch_limits *limits, int64_t *counted) {
+static peft_status check_decoder(peft_context *ctx, const peft_batch *b, const peft__batch_limits *limits,
+                                 int64_t *counted) {
     if (b->decoder_rows == 0 && b->decoder_sequences == 0) return PEFT_OK;
     PEFT_TRY(check_offsets(ctx, "decoder_offsets", b->decoder_offsets, b->decoder_sequences, b->decoder_rows, 0));
     if (b->decoder_input_ids == NULL) return peft__fail(ctx, PEFT_E_ARG, "peft_batch.decoder_input_ids is missing");
-    PEFT_TRY(check_range(ctx, "decoder_input_ids", b->decoder_input_ids, b->decoder_rows, 0, limits->vocab, false, NULL));
+    PEFT_TRY(
+        check_range(ctx, "decoder_input_ids", b->decoder_input_ids, b->decoder_rows, 0, limits->vocab, false, NULL));
     PEFT_TRY(check_range(ctx, "decoder_labels", b->decoder_labels, b->decoder_rows, 0, limits->vocab, true, counted));
     PEFT_TRY(check_range(ctx, "decoder_source", b->decoder_source, b->decoder_sequences, 0, b->sequences, false, NULL));
     if (b->decoder_source == NULL && b->decoder_sequences > b->sequences)
@@ -78,7 +82,8 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     PEFT_TRY(check_range(ctx, "position_ids", b->position_ids, b->rows, 0, limits->positions, false, NULL));
     PEFT_TRY(check_range(ctx, "token_type_ids", b->token_type_ids, b->rows, 0, limits->types, false, NULL));
     PEFT_TRY(check_range(ctx, "prompt_index", b->prompt_index, b->rows, -1, 0, false, NULL));
-    PEFT_TRY(check_range(ctx, "adapter_ids", b->adapter_ids, b->sequences, -1, peft__max_i64(limits->adapters, 1), false, NULL));
+    PEFT_TRY(check_range(ctx, "adapter_ids", b->adapter_ids, b->sequences, -1, peft__max_i64(limits->adapters, 1),
+                         false, NULL));
     for (int64_t s = 0; b->mask_positions != NULL && s < b->sequences; s++) {
         const int32_t length = b->offsets[s + 1] - b->offsets[s];
         if (b->mask_positions[s] < 0 || b->mask_positions[s] >= length)
@@ -87,24 +92,28 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     }
     const bool classes = limits->task == PEFT_TASK_TOKEN_CLS || limits->task == PEFT_TASK_QUESTION_ANS;
     int64_t counted = 0;
-    PEFT_TRY(check_range(ctx, "labels", b->labels, b->rows, 0, classes ? limits->labels : limits->vocab, true, &counted));
+    PEFT_TRY(
+        check_range(ctx, "labels", b->labels, b->rows, 0, classes ? limits->labels : limits->vocab, true, &counted));
     PEFT_TRY(check_range(ctx, "sequence_labels", b->sequence_labels, b->sequences, 0, limits->labels, true, &counted));
     PEFT_TRY(check_decoder(ctx, b, limits, &counted));
     if (limits->need_labels && counted == 0 && b->sequence_targets == NULL)
-        return peft__fail(ctx, PEFT_E_ARG, "the batch has no label: every label is missing or -100, so there is no loss");
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "the batch has no label: every label is missing or -100, so there is no loss");
     return PEFT_OK;
 }
 
 /* ---- copying ---------------------------------------------------------------------------------------------- */
 
-/* The arrays of a batch: where the pointer stands, and elements for each of rows, sequences and so on. Adds up the places. */
+/* The arrays of a batch: where the pointer stands, and elements for each of rows, sequences and so on. Adds up the
+ * places. */
 typedef struct copy_plan {
     const void *from;
     size_t pointer, bytes;
 } copy_plan;
 
 enum { COPIES = 16 };
-#define FIELD(name, elements) {b->name, offsetof(peft_batch, name), (size_t)(elements) * sizeof *b->name}
+#define FIELD(name, elements)                                                                                          \
+    { b->name, offsetof(peft_batch, name), (size_t)(elements) * sizeof *b->name }
 
 static size_t list_arrays(const peft_batch *b, copy_plan plans[COPIES]) {
     const copy_plan all[] = {
@@ -130,7 +139,9 @@ static size_t list_arrays(const peft_batch *b, copy_plan plans[COPIES]) {
     return count;
 }
 
-static size_t rounded(size_t bytes) { return (bytes + 63) & ~(size_t)63; }
+static size_t rounded(size_t bytes) {
+    return (bytes + 63) & ~(size_t)63;
+}
 
 /* A larger block; the batch that is there moves with it. */
 static peft_status reserve(peft_context *ctx, peft__batch_store *store, size_t size) {

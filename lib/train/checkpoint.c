@@ -5,8 +5,9 @@
  *   parameters.safetensors  every tensor of every adapter, as in memory: "0.<name>" is of the first adapter
  *   optimizer.safetensors   the optimizer's averages: "<name>/<part>"
  *   host.json               the host's own text, byte for byte
- * Random numbers are functions of counters, so the counters are all there is to save of them. The folder is written under
- * another name and takes the place of the old one in one system call. Loading checks everything before it changes anything.
+ * Random numbers are functions of counters, so the counters are all there is to save of them. The folder is written
+ * under another name and takes the place of the old one in one system call. Loading checks everything before it changes
+ * anything.
  */
 #include "train/train.h"
 
@@ -22,12 +23,16 @@
 #define FORMAT "libpeft checkpoint"
 enum { VERSION = 1 };
 
-static const char *const file_names[] = {"checkpoint.json", "parameters.safetensors", "optimizer.safetensors", "host.json"};
+static const char *const file_names[] = {"checkpoint.json", "parameters.safetensors", "optimizer.safetensors",
+                                         "host.json"};
 enum { FILE_MAIN, FILE_PARAMETERS, FILE_OPTIMIZER, FILE_HOST, FILE_COUNT };
 
-static char *path_of(peft_context *ctx, const char *folder, int file) { return peft__path_join(ctx->mem, folder, file_names[file]); }
+static char *path_of(peft_context *ctx, const char *folder, int file) {
+    return peft__path_join(ctx->mem, folder, file_names[file]);
+}
 
-/* ---- folders ------------------------------------------------------------------------------------------------------ */
+/* ---- folders ------------------------------------------------------------------------------------------------------
+ */
 
 static peft_status fail_errno(peft_context *ctx, const char *path, const char *what) {
     char text[128];
@@ -59,7 +64,9 @@ static peft_status check_replaceable(peft_context *ctx, const char *folder) {
         bool known = false;
         for (int file = 0; file < FILE_COUNT; file++) known = known || strcmp(names[i], file_names[file]) == 0;
         if (!known)
-            status = peft__fail(ctx, PEFT_E_IO, "%s holds %s, which is no part of a checkpoint: it will not be replaced", folder, names[i]);
+            status =
+                peft__fail(ctx, PEFT_E_IO, "%s holds %s, which is no part of a checkpoint: it will not be replaced",
+                           folder, names[i]);
     }
     peft__arena_free(&arena);
     return status;
@@ -71,8 +78,10 @@ static void flush_parent(const char *folder) {
     if (length >= sizeof parent) return;
     memcpy(parent, folder, length + 1);
     char *slash = strrchr(parent, '/');
-    if (slash == NULL) (void)snprintf(parent, sizeof parent, ".");
-    else slash[slash == parent ? 1 : 0] = '\0';
+    if (slash == NULL)
+        (void)snprintf(parent, sizeof parent, ".");
+    else
+        slash[slash == parent ? 1 : 0] = '\0';
     const int saved = errno;
     const int fd = open(parent, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     if (fd >= 0) {
@@ -112,14 +121,16 @@ static peft_status exchange(peft_context *ctx, const char *fresh, const char *fo
     return status;
 }
 
-/* ---- writing --------------------------------------------------------------------------------------------------------- */
+/* ---- writing
+ * --------------------------------------------------------------------------------------------------------- */
 
 static peft_status write_parameters(peft_session *session, const char *path) {
     peft_context *ctx = session->ctx;
     peft__arena arena;
     peft__arena_init(&arena, ctx->mem);
     peft__tensor_out *out = peft__arena_alloc(&arena, (size_t)(session->params + 1) * sizeof *out);
-    peft_status status = out == NULL ? peft__fail_nomem(ctx, (size_t)session->params * sizeof *out, "a checkpoint") : PEFT_OK;
+    peft_status status =
+        out == NULL ? peft__fail_nomem(ctx, (size_t)session->params * sizeof *out, "a checkpoint") : PEFT_OK;
     size_t count = 0;
     for (uint32_t a = 0; status >= 0 && a < session->count; a++) {
         const peft_adapter *adapter = session->adapters[a];
@@ -141,7 +152,8 @@ static peft_status write_parameters(peft_session *session, const char *path) {
 
 /* Name of part `which` (0: m, 1: v) of a tensor's optimizer state; NULL: no memory. */
 static char *part_name(peft__arena *arena, const peft_optimizer *opt, const peft__moment *moment, int which) {
-    return peft__arena_strfmt(arena, "%s/%s", opt->adapter->params[moment->index].name, peft__optimizer_part(opt, moment, which));
+    return peft__arena_strfmt(arena, "%s/%s", opt->adapter->params[moment->index].name,
+                              peft__optimizer_part(opt, moment, which));
 }
 
 static peft_status write_optimizer(peft_context *ctx, const peft_optimizer *opt, const char *path) {
@@ -174,43 +186,54 @@ static peft_status write_main(const peft_session *session, const peft_optimizer 
     PEFT_TRY(peft_model_get_info(session->model, &info));
     char hash[24];
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, info.hash);
-    json_t *main = json_pack("{s:s, s:i, s:s, s:I, s:[]}", "format", FORMAT, "version", VERSION, "base", hash, "forward_passes",
-                             (json_int_t)session->passes, "adapters");
+    json_t *main = json_pack("{s:s, s:i, s:s, s:I, s:[]}", "format", FORMAT, "version", VERSION, "base", hash,
+                             "forward_passes", (json_int_t)session->passes, "adapters");
     bool good = main != NULL;
     for (uint32_t a = 0; good && a < session->count; a++)
-        good = json_array_append_new(json_object_get(main, "adapters"), json_string(peft_adapter_config(session->adapters[a]))) == 0;
+        good = json_array_append_new(json_object_get(main, "adapters"),
+                                     json_string(peft_adapter_config(session->adapters[a]))) == 0;
     if (good && opt != NULL)
         good = json_object_set_new(main, "optimizer",
-                                   json_pack("{s:i, s:I, s:f, s:i}", "kind", opt->options.kind, "steps", (json_int_t)opt->steps, "lr",
-                                             (double)opt->lr, "adapter", peft__session_find(session, opt->adapter))) == 0;
-    const peft_status status = good ? peft__json_write_file(ctx, path, main, true) : peft__fail_nomem(ctx, 0, "a checkpoint");
+                                   json_pack("{s:i, s:I, s:f, s:i}", "kind", opt->options.kind, "steps",
+                                             (json_int_t)opt->steps, "lr", (double)opt->lr, "adapter",
+                                             peft__session_find(session, opt->adapter))) == 0;
+    const peft_status status =
+        good ? peft__json_write_file(ctx, path, main, true) : peft__fail_nomem(ctx, 0, "a checkpoint");
     json_decref(main);
     return status;
 }
 
-static peft_status write_all(peft_session *session, const peft_optimizer *opt, const char *folder, const char *state_json) {
+static peft_status write_all(peft_session *session, const peft_optimizer *opt, const char *folder,
+                             const char *state_json) {
     peft_context *ctx = session->ctx;
     peft_status status = peft__make_dirs(ctx, folder);
     for (int file = FILE_COUNT - 1; status >= 0 && file >= 0; file--) {
         char *path = path_of(ctx, folder, file);
-        if (path == NULL) status = peft__fail_nomem(ctx, strlen(folder), "a path");
-        else if (file == FILE_HOST) status = state_json == NULL ? PEFT_OK : peft__write_file(ctx, path, state_json, strlen(state_json));
-        else if (file == FILE_OPTIMIZER) status = opt == NULL ? PEFT_OK : write_optimizer(ctx, opt, path);
-        else if (file == FILE_PARAMETERS) status = write_parameters(session, path);
-        else status = write_main(session, opt, path);
+        if (path == NULL)
+            status = peft__fail_nomem(ctx, strlen(folder), "a path");
+        else if (file == FILE_HOST)
+            status = state_json == NULL ? PEFT_OK : peft__write_file(ctx, path, state_json, strlen(state_json));
+        else if (file == FILE_OPTIMIZER)
+            status = opt == NULL ? PEFT_OK : write_optimizer(ctx, opt, path);
+        else if (file == FILE_PARAMETERS)
+            status = write_parameters(session, path);
+        else
+            status = write_main(session, opt, path);
         peft__free(ctx->mem, path);
     }
     return status;
 }
 
 static peft_status check_arguments(const peft_session *session, const peft_optimizer *opt, const char *folder) {
-    if (folder == NULL || folder[0] == '\0') return peft__fail(session->ctx, PEFT_E_ARG, "the checkpoint's folder is missing");
+    if (folder == NULL || folder[0] == '\0')
+        return peft__fail(session->ctx, PEFT_E_ARG, "the checkpoint's folder is missing");
     if (opt != NULL && peft__session_find(session, opt->adapter) < 0)
         return peft__fail(session->ctx, PEFT_E_ARG, "the optimizer's adapter is not one of the session's");
     return PEFT_OK;
 }
 
-peft_status peft_checkpoint_save(peft_session *session, peft_optimizer *optimizer, const char *folder, const char *state_json) {
+peft_status peft_checkpoint_save(peft_session *session, peft_optimizer *optimizer, const char *folder,
+                                 const char *state_json) {
     if (session == NULL) return PEFT_E_ARG;
     peft_context *ctx = session->ctx;
     PEFT_TRY(check_arguments(session, optimizer, folder));
@@ -219,7 +242,8 @@ peft_status peft_checkpoint_save(peft_session *session, peft_optimizer *optimize
     size_t length = strlen(folder);
     while (length > 1 && folder[length - 1] == '/') length--;
     char *to = peft__strndup(ctx->mem, folder, length);
-    char *fresh = to == NULL ? NULL : peft__strfmt(ctx->mem, "%s.tmp.%ld-%" PRIx64, to, (long)getpid(), peft__clock_us());
+    char *fresh =
+        to == NULL ? NULL : peft__strfmt(ctx->mem, "%s.tmp.%ld-%" PRIx64, to, (long)getpid(), peft__clock_us());
     peft_status status = fresh == NULL ? peft__fail_nomem(ctx, length, "a path") : check_replaceable(ctx, to);
     if (status >= 0) {
         status = write_all(session, optimizer, fresh, state_json);
@@ -231,7 +255,8 @@ peft_status peft_checkpoint_save(peft_session *session, peft_optimizer *optimize
     return status;
 }
 
-/* ---- reading ------------------------------------------------------------------------------------------------------------ */
+/* ---- reading
+ * ------------------------------------------------------------------------------------------------------------ */
 
 /* One tensor to be restored; the list is complete before the first is. */
 typedef struct copy {
@@ -261,8 +286,8 @@ static peft_status read_main(reading *r, const char *path) {
     PEFT_TRY(peft__json_need_string(ctx, r->main, path, "format", &format));
     PEFT_TRY(peft__json_need_int(ctx, r->main, path, "version", 1, INT64_MAX, &version));
     if (strcmp(format, FORMAT) != 0 || version > VERSION)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: expected \"%s\" up to version %d, found \"%s\" version %lld", path, FORMAT, VERSION, format,
-                          (long long)version);
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: expected \"%s\" up to version %d, found \"%s\" version %lld", path,
+                          FORMAT, VERSION, format, (long long)version);
     PEFT_TRY(peft__json_need_string(ctx, r->main, path, "base", &base));
     PEFT_TRY(peft__json_need_int(ctx, r->main, path, "forward_passes", 0, INT64_MAX, &r->passes));
     peft_model_info info = {.struct_size = (uint32_t)sizeof info};
@@ -270,15 +295,18 @@ static peft_status read_main(reading *r, const char *path) {
     char hash[24];
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, info.hash);
     if (strcmp(hash, base) != 0)
-        return peft__fail(ctx, PEFT_E_MISMATCH, "%s was made with another base model (hash %s, this one has %s)", path, base, hash);
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%s was made with another base model (hash %s, this one has %s)", path,
+                          base, hash);
     const peft__json *adapters;
     PEFT_TRY(peft__json_need_array(ctx, r->main, path, "adapters", &adapters));
     if (json_array_size(adapters) != session->count)
-        return peft__fail(ctx, PEFT_E_MISMATCH, "%s has %zu adapters, the session has %u", path, json_array_size(adapters), session->count);
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%s has %zu adapters, the session has %u", path,
+                          json_array_size(adapters), session->count);
     for (uint32_t a = 0; a < session->count; a++) {
         const char *config = json_string_value(json_array_get(adapters, a));
         if (config == NULL || strcmp(config, peft_adapter_config(session->adapters[a])) != 0)
-            return peft__fail(ctx, PEFT_E_MISMATCH, "%s: adapter %u has another configuration than the session's", path, a);
+            return peft__fail(ctx, PEFT_E_MISMATCH, "%s: adapter %u has another configuration than the session's", path,
+                              a);
     }
     if (r->optimizer == NULL) return PEFT_OK;
     const peft__json *optimizer;
@@ -289,20 +317,20 @@ static peft_status read_main(reading *r, const char *path) {
     PEFT_TRY(peft__json_need_int(ctx, optimizer, path, "steps", 0, INT64_MAX, &r->steps));
     PEFT_TRY(peft__json_need_double(ctx, optimizer, path, "lr", 0.0, 1e30, &r->lr));
     if (kind != r->optimizer->options.kind)
-        return peft__fail(ctx, PEFT_E_MISMATCH, "%s: the optimizer is of kind %lld, this one of kind %d", path, (long long)kind,
-                          r->optimizer->options.kind);
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%s: the optimizer is of kind %lld, this one of kind %d", path,
+                          (long long)kind, r->optimizer->options.kind);
     if (adapter != peft__session_find(session, r->optimizer->adapter))
         return peft__fail(ctx, PEFT_E_MISMATCH, "%s: the optimizer belongs to adapter %lld", path, (long long)adapter);
     return PEFT_OK;
 }
 
-static peft_status need_floats(peft_context *ctx, const peft__tensors *tensors, const char *name, uint32_t ndim, const int64_t *shape,
-                               const peft__tensor **out) {
+static peft_status need_floats(peft_context *ctx, const peft__tensors *tensors, const char *name, uint32_t ndim,
+                               const int64_t *shape, const peft__tensor **out) {
     if (name == NULL) return peft__fail_nomem(ctx, 64, "a tensor's name");
     PEFT_TRY(peft__tensors_need(ctx, tensors, name, out));
     if ((*out)->dtype != PEFT_DTYPE_F32)
-        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s is F32 in a checkpoint, found %s", peft__tensors_name(tensors), name,
-                          peft_dtype_name((*out)->dtype));
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: %s is F32 in a checkpoint, found %s", peft__tensors_name(tensors),
+                          name, peft_dtype_name((*out)->dtype));
     return peft__tensor_check_shape(ctx, *out, ndim, shape);
 }
 
@@ -329,14 +357,16 @@ static peft_status find_moments(reading *r) {
             const int64_t count = which == 0 ? moment->m_count : moment->v_count;
             const peft__tensor *tensor;
             PEFT_TRY(need_floats(opt->ctx, r->moments, part_name(&r->arena, opt, moment, which), 1, &count, &tensor));
-            r->copies[r->count++] = (copy){which == 0 ? moment->m : moment->v, tensor->data, (size_t)count * sizeof(float)};
+            r->copies[r->count++] =
+                (copy){which == 0 ? moment->m : moment->v, tensor->data, (size_t)count * sizeof(float)};
         }
     }
     return PEFT_OK;
 }
 
 static peft_status find_tensors(reading *r) {
-    const size_t most = (size_t)r->session->params + (r->optimizer == NULL ? 0 : 2 * (size_t)r->optimizer->moment_count);
+    const size_t most =
+        (size_t)r->session->params + (r->optimizer == NULL ? 0 : 2 * (size_t)r->optimizer->moment_count);
     r->copies = peft__arena_alloc(&r->arena, (most + 1) * sizeof *r->copies);
     if (r->copies == NULL) return peft__fail_nomem(r->session->ctx, most * sizeof *r->copies, "a checkpoint");
     PEFT_TRY(find_parameters(r));
@@ -370,11 +400,13 @@ static peft_status read_files(reading *r, const char *folder, bool want_text, ch
     return status;
 }
 
-peft_status peft_checkpoint_load(peft_session *session, peft_optimizer *optimizer, const char *folder, char **out_state_json) {
+peft_status peft_checkpoint_load(peft_session *session, peft_optimizer *optimizer, const char *folder,
+                                 char **out_state_json) {
     if (session == NULL) return PEFT_E_ARG;
     peft_context *ctx = session->ctx;
     PEFT_TRY(check_arguments(session, optimizer, folder));
-    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_checkpoint_load()", "does not come inside a pass"));
+    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_checkpoint_load()",
+                                "does not come inside a pass"));
     reading r = {.session = session, .optimizer = optimizer};
     peft__arena_init(&r.arena, ctx->mem);
     char *text = NULL;

@@ -1,8 +1,8 @@
 /* generate.c: continuing a text, token by token.
  *
- * One graph serves prompt and continuation: it reads a chunk of rows, appends their keys and values to a cache and gives
- * the logits of the last row. Adapters that put rows into the input would do so in every chunk; with them the whole
- * text is read again for each token, which is slow and right.
+ * One graph serves prompt and continuation: it reads a chunk of rows, appends their keys and values to a cache and
+ * gives the logits of the last row. Adapters that put rows into the input would do so in every chunk; with them the
+ * whole text is read again for each token, which is slow and right.
  */
 #include "train/sampler.h"
 #include "train/text_stream.h"
@@ -20,7 +20,8 @@ void peft_generate_options_init_sized(peft_generate_options *options, uint32_t s
     memcpy(options, &defaults, peft__min_size(size, sizeof defaults));
 }
 
-/* ---- one text being made ------------------------------------------------------------------------------------------ */
+/* ---- one text being made ------------------------------------------------------------------------------------------
+ */
 
 typedef struct writing {
     peft_session *session;
@@ -40,7 +41,9 @@ typedef struct writing {
 static bool takes_cache(const peft_session *session) {
     for (uint32_t a = 0; a < session->count; a++) {
         const peft__hooks *hooks = session->hooked[a].hooks;
-        if (hooks->input != NULL || hooks->layer_input != NULL || hooks->word_embedding != NULL || hooks->readout != NULL) return false;
+        if (hooks->input != NULL || hooks->layer_input != NULL || hooks->word_embedding != NULL ||
+            hooks->readout != NULL)
+            return false;
     }
     return true;
 }
@@ -63,7 +66,8 @@ static void add_generation_config(writing *w, const char *folder) {
     if (path != NULL && peft__path_exists(path)) {
         if (peft__json_load_file(ctx, path, (size_t)1 << 20, &config) < 0)
             peft__log(ctx, PEFT_LOG_WARNING, "%s is not used: %s", path, ctx->error);
-        else add_ends(w, json_object_get(config, "eos_token_id"));
+        else
+            add_ends(w, json_object_get(config, "eos_token_id"));
         json_decref(config);
     }
     peft__free(ctx->mem, path);
@@ -86,7 +90,8 @@ static bool is_end(const writing *w, int32_t id) {
     return false;
 }
 
-/* ---- the cache ------------------------------------------------------------------------------------------------------ */
+/* ---- the cache ------------------------------------------------------------------------------------------------------
+ */
 
 void peft__generation_free(peft_session *session) {
     peft__generation *g = &session->generation;
@@ -131,7 +136,8 @@ static peft_status prepare_cache(writing *w) {
     return peft__plan_make(session, PEFT__PLAN_GENERATE, &capacity);
 }
 
-/* ---- forward ---------------------------------------------------------------------------------------------------------- */
+/* ---- forward
+ * ---------------------------------------------------------------------------------------------------------- */
 
 static peft_status run_rows(writing *w, peft__plan *plan, int64_t first, int64_t rows) {
     const int32_t offsets[2] = {0, (int32_t)rows};
@@ -154,7 +160,8 @@ static peft_status next_logits(writing *w) {
         const peft_batch size = {.rows = w->count, .sequences = 1};
         peft__capacity capacity = session->plans[PEFT__PLAN_LAST].capacity;
         if (!peft__plan_fits(session, &session->plans[PEFT__PLAN_LAST], &size)) {
-            capacity.rows = peft__max_i64(capacity.rows, peft__min_i64(peft__ceil_div(w->count + 32, 32) * 32, peft__max_i64(w->most, 1)));
+            capacity.rows = peft__max_i64(
+                capacity.rows, peft__min_i64(peft__ceil_div(w->count + 32, 32) * 32, peft__max_i64(w->most, 1)));
             capacity.sequences = peft__max_i64(capacity.sequences, 1);
             PEFT_TRY(peft__plan_make(session, PEFT__PLAN_LAST, &capacity));
         }
@@ -177,7 +184,8 @@ static peft_status choose(writing *w, int32_t *out_id) {
     const peft__sampling sampling = {o->temperature, o->top_p, o->repetition_penalty, o->top_k, o->seed};
     *out_id = peft__sampler_choose(&sampling, w->logits, w->vocab, (uint64_t)(w->count - w->prompt), w->candidates);
     if (*out_id >= 0) return PEFT_OK;
-    return peft__fail(w->session->ctx, PEFT_E_NONFINITE, "no logit of token %lld is a number", (long long)(w->count - w->prompt));
+    return peft__fail(w->session->ctx, PEFT_E_NONFINITE, "no logit of token %lld is a number",
+                      (long long)(w->count - w->prompt));
 }
 
 static peft_status write_tokens(writing *w, peft__text_stream *stream) {
@@ -194,19 +202,23 @@ static peft_status write_tokens(writing *w, peft__text_stream *stream) {
     return stream == NULL ? PEFT_OK : peft__text_stream_put(stream, w->ids, w->count, true);
 }
 
-/* ---- the call ------------------------------------------------------------------------------------------------------------ */
+/* ---- the call
+ * ------------------------------------------------------------------------------------------------------------ */
 
 static peft_status check_options(peft_context *ctx, const peft_generate_options *o, const peft_tokenizer *tokenizer) {
     if (!(o->temperature >= 0.0f) || isinf(o->temperature))
         return peft__fail(ctx, PEFT_E_ARG, "temperature is 0 or more, found %g", (double)o->temperature);
-    if (!(o->top_p > 0.0f && o->top_p <= 1.0f)) return peft__fail(ctx, PEFT_E_ARG, "top_p is above 0 and up to 1, found %g", (double)o->top_p);
+    if (!(o->top_p > 0.0f && o->top_p <= 1.0f))
+        return peft__fail(ctx, PEFT_E_ARG, "top_p is above 0 and up to 1, found %g", (double)o->top_p);
     if (!(o->repetition_penalty > 0.0f) || isinf(o->repetition_penalty))
         return peft__fail(ctx, PEFT_E_ARG, "repetition_penalty is above 0, found %g", (double)o->repetition_penalty);
-    if (o->stop_count > 0 && o->stop == NULL) return peft__fail(ctx, PEFT_E_ARG, "%u stop texts are announced and none given", o->stop_count);
+    if (o->stop_count > 0 && o->stop == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "%u stop texts are announced and none given", o->stop_count);
     for (uint32_t i = 0; i < o->stop_count; i++)
         if (o->stop[i] == NULL) return peft__fail(ctx, PEFT_E_ARG, "stop text %u is NULL", i);
     if (tokenizer == NULL && (o->stop_count > 0 || o->on_text != NULL))
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "the model came without a tokenizer: text and stop texts are not possible");
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                          "the model came without a tokenizer: text and stop texts are not possible");
     return PEFT_OK;
 }
 
@@ -218,12 +230,14 @@ static peft_status check_prompt(const peft_session *session, const int32_t *ids,
     if (ids == NULL || count < 1) return peft__fail(ctx, PEFT_E_ARG, "a prompt has at least one token");
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= dims->vocab_size)
-            return peft__fail(ctx, PEFT_E_ARG, "prompt_ids[%lld] is %d, expected 0 to %lld", (long long)i, ids[i], (long long)(dims->vocab_size - 1));
+            return peft__fail(ctx, PEFT_E_ARG, "prompt_ids[%lld] is %d, expected 0 to %lld", (long long)i, ids[i],
+                              (long long)(dims->vocab_size - 1));
     int64_t positions = 0;
     PEFT_TRY(peft__session_positions(session, &positions));
     if (count > INT32_MAX - most || (positions > 0 && count + most > positions))
-        return peft__fail(ctx, PEFT_E_LIMIT, "%lld tokens of prompt and %lld new ones are more than the model's %lld positions", (long long)count,
-                          (long long)most, (long long)positions);
+        return peft__fail(ctx, PEFT_E_LIMIT,
+                          "%lld tokens of prompt and %lld new ones are more than the model's %lld positions",
+                          (long long)count, (long long)most, (long long)positions);
     return PEFT_OK;
 }
 
@@ -251,15 +265,19 @@ static void free_memory(writing *w) {
 }
 
 peft_status peft_session_generate(peft_session *session, const int32_t *prompt_ids, int64_t prompt_count,
-                                  const peft_generate_options *options, int32_t *out_ids, int64_t capacity, int64_t *out_count) {
+                                  const peft_generate_options *options, int32_t *out_ids, int64_t capacity,
+                                  int64_t *out_count) {
     if (session == NULL) return PEFT_E_ARG;
     writing w = {.session = session, .prompt = prompt_count, .count = prompt_count};
     peft_generate_options_init(&w.options);
-    PEFT_TRY(peft__options_copy(session->ctx, &w.options, sizeof w.options, options, sizeof w.options, "peft_generate_options"));
+    PEFT_TRY(peft__options_copy(session->ctx, &w.options, sizeof w.options, options, sizeof w.options,
+                                "peft_generate_options"));
     const peft_tokenizer *tokenizer = peft_model_tokenizer(session->model);
     PEFT_TRY(check_options(session->ctx, &w.options, tokenizer));
-    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_generate()", "does not come inside a pass"));
-    if (capacity < 0) return peft__fail(session->ctx, PEFT_E_ARG, "the capacity is 0 or more, found %lld", (long long)capacity);
+    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_generate()",
+                                "does not come inside a pass"));
+    if (capacity < 0)
+        return peft__fail(session->ctx, PEFT_E_ARG, "the capacity is 0 or more, found %lld", (long long)capacity);
     const int64_t asked = w.options.max_new_tokens;
     const int64_t fresh = out_ids != NULL ? peft__min_i64(asked, capacity) : asked;
     PEFT_TRY(check_prompt(session, prompt_ids, prompt_count, fresh));

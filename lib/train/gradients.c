@@ -26,19 +26,20 @@ peft_status peft_session_output(peft_session *session, const float **out_values,
 peft_status peft_session_output_grad(peft_session *session, float **out_grad) {
     if (session == NULL || out_grad == NULL) return PEFT_E_ARG;
     PEFT_TRY(check_host_loss(session, "peft_session_output_grad()"));
-    if (session->plan->seed_grad == NULL) return peft__fail(session->ctx, PEFT_E_STATE, "the session has nothing to train");
+    if (session->plan->seed_grad == NULL)
+        return peft__fail(session->ctx, PEFT_E_STATE, "the session has nothing to train");
     *out_grad = session->plan->seed_grad;
     return PEFT_OK;
 }
 
 /* The adapter's gradients and what they stand for, after a complete backward pass. */
-static peft_status find(const peft_session *session, const peft_adapter *adapter, const char *call, int64_t count, float ***out_grads,
-                        peft__accumulation **out_sums) {
+static peft_status find(const peft_session *session, const peft_adapter *adapter, const char *call, int64_t count,
+                        float ***out_grads, peft__accumulation **out_sums) {
     const int32_t which = adapter == NULL ? -1 : peft__session_find(session, adapter);
     if (which < 0) return peft__fail(session->ctx, PEFT_E_ARG, "%s: the adapter is not one of the session's", call);
     if (count != adapter->trained)
-        return peft__fail(session->ctx, PEFT_E_ARG, "%s: the adapter has %lld trained values, found room for %lld", call,
-                          (long long)adapter->trained, (long long)count);
+        return peft__fail(session->ctx, PEFT_E_ARG, "%s: the adapter has %lld trained values, found room for %lld",
+                          call, (long long)adapter->trained, (long long)count);
     const bool ready = session->phase != PEFT__RUNNING && session->accumulated[which].pending;
     PEFT_TRY(peft__session_need(session, ready, call, "comes after a complete backward pass"));
     *out_grads = peft__session_grads(session, (uint32_t)which);
@@ -46,7 +47,8 @@ static peft_status find(const peft_session *session, const peft_adapter *adapter
     return PEFT_OK;
 }
 
-peft_status peft_session_get_gradients(const peft_session *session, const peft_adapter *adapter, float *out_values, int64_t count) {
+peft_status peft_session_get_gradients(const peft_session *session, const peft_adapter *adapter, float *out_values,
+                                       int64_t count) {
     if (session == NULL || out_values == NULL) return PEFT_E_ARG;
     float **grads;
     peft__accumulation *sums;
@@ -60,7 +62,8 @@ peft_status peft_session_get_gradients(const peft_session *session, const peft_a
     return PEFT_OK;
 }
 
-peft_status peft_session_set_gradients(peft_session *session, const peft_adapter *adapter, const float *values, int64_t count) {
+peft_status peft_session_set_gradients(peft_session *session, const peft_adapter *adapter, const float *values,
+                                       int64_t count) {
     if (session == NULL || values == NULL) return PEFT_E_ARG;
     float **grads;
     peft__accumulation *sums;

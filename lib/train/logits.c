@@ -4,16 +4,18 @@
 static peft_status check_capacity(const peft_session *session, const peft__value *out, int64_t capacity) {
     const int64_t rows = out->rows->count;
     if (capacity / out->cols >= rows) return PEFT_OK;
-    return peft__fail(session->ctx, PEFT_E_LIMIT, "the logits are %lld x %lld floats, there is room for %lld", (long long)rows,
-                      (long long)out->cols, (long long)capacity);
+    return peft__fail(session->ctx, PEFT_E_LIMIT, "the logits are %lld x %lld floats, there is room for %lld",
+                      (long long)rows, (long long)out->cols, (long long)capacity);
 }
 
-peft_status peft_session_logits(peft_session *session, const peft_batch *batch, int32_t which, float *out_logits, int64_t capacity,
-                                int64_t *out_rows, int64_t *out_cols) {
+peft_status peft_session_logits(peft_session *session, const peft_batch *batch, int32_t which, float *out_logits,
+                                int64_t capacity, int64_t *out_rows, int64_t *out_cols) {
     if (session == NULL) return PEFT_E_ARG;
     if (out_logits == NULL || capacity < 0 || (which != PEFT_LOGITS_ALL && which != PEFT_LOGITS_LAST))
-        return peft__fail(session->ctx, PEFT_E_ARG, "peft_session_logits() takes PEFT_LOGITS_ALL or _LAST and room for the logits");
-    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_logits()", "does not come inside a pass"));
+        return peft__fail(session->ctx, PEFT_E_ARG,
+                          "peft_session_logits() takes PEFT_LOGITS_ALL or _LAST and room for the logits");
+    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_logits()",
+                                "does not come inside a pass"));
     peft__session_start(session);
     PEFT_TRY(peft__session_take_batch(session, &session->side, batch, false));
     const peft__plan_kind kind = which == PEFT_LOGITS_ALL ? PEFT__PLAN_LOGITS : PEFT__PLAN_LAST;

@@ -1,9 +1,9 @@
 /* optimizer.c: the step: norm, check, clip, update.
  *
- * Gradients arrive as sums with the number of targets they stand for; the division, the clipping factor and the check for
- * numbers that are not finite are all settled before a parameter is touched, and nothing after that can fail: so an update is made
- * whole or not at all. Work is cut into tiles of fixed size, and the partial sums of the norm are added in the order of tiles: threads
- * do not change a bit.
+ * Gradients arrive as sums with the number of targets they stand for; the division, the clipping factor and the check
+ * for numbers that are not finite are all settled before a parameter is touched, and nothing after that can fail: so an
+ * update is made whole or not at all. Work is cut into tiles of fixed size, and the partial sums of the norm are added
+ * in the order of tiles: threads do not change a bit.
  */
 #include "train/train.h"
 
@@ -33,8 +33,8 @@ void peft_optimizer_options_init_sized(peft_optimizer_options *options, uint32_t
 
 static peft_status check_number(peft_context *ctx, const char *name, float value, float low, float high) {
     if (value >= low && value <= high) return PEFT_OK;
-    return peft__fail(ctx, PEFT_E_ARG, "peft_optimizer_options.%s is %g to %g, found %g", name, (double)low, (double)high,
-                      (double)value);
+    return peft__fail(ctx, PEFT_E_ARG, "peft_optimizer_options.%s is %g to %g, found %g", name, (double)low,
+                      (double)high, (double)value);
 }
 
 static peft_status settle_options(peft_context *ctx, peft_optimizer_options *o) {
@@ -63,9 +63,15 @@ static void measure(const peft_optimizer_options *o, const peft__param *param, p
     moment->m_count = moment->v_count = 0;
     moment->factored = false;
     switch (o->kind) {
-    case PEFT_OPTIMIZER_ADAMW: moment->m_count = moment->v_count = param->elements; break;
-    case PEFT_OPTIMIZER_SGD: moment->m_count = o->beta1 > 0.0f ? param->elements : 0; break;
-    case PEFT_OPTIMIZER_LION: moment->m_count = param->elements; break;
+    case PEFT_OPTIMIZER_ADAMW:
+        moment->m_count = moment->v_count = param->elements;
+        break;
+    case PEFT_OPTIMIZER_SGD:
+        moment->m_count = o->beta1 > 0.0f ? param->elements : 0;
+        break;
+    case PEFT_OPTIMIZER_LION:
+        moment->m_count = param->elements;
+        break;
     default: /* Adafactor */
         moment->m_count = o->beta1 > 0.0f ? param->elements : 0;
         moment->factored = param->ndim >= 2;
@@ -77,13 +83,16 @@ static void measure(const peft_optimizer_options *o, const peft__param *param, p
     }
 }
 
-static int64_t padded(int64_t count) { return (count + 15) / 16 * 16; }
+static int64_t padded(int64_t count) {
+    return (count + 15) / 16 * 16;
+}
 
 static peft_status take_memory(peft_optimizer *opt) {
     peft__mem *mem = opt->ctx->mem;
     const peft_adapter *adapter = opt->adapter;
     opt->moments = peft__alloc_zero(mem, (size_t)(adapter->count + 1) * sizeof *opt->moments);
-    if (opt->moments == NULL) return peft__fail_nomem(opt->ctx, adapter->count * sizeof *opt->moments, "optimizer state");
+    if (opt->moments == NULL)
+        return peft__fail_nomem(opt->ctx, adapter->count * sizeof *opt->moments, "optimizer state");
     int64_t tiles = 0;
     for (uint32_t i = 0; i < adapter->count; i++) {
         const peft__param *param = &adapter->params[i];
@@ -166,11 +175,16 @@ void peft_optimizer_destroy(peft_optimizer *opt) {
 void peft_optimizer_set_lr(peft_optimizer *optimizer, float lr) {
     if (optimizer != NULL) optimizer->lr = lr;
 }
-float peft_optimizer_lr(const peft_optimizer *optimizer) { return optimizer != NULL ? optimizer->lr : 0.0f; }
-uint64_t peft_optimizer_steps(const peft_optimizer *optimizer) { return optimizer != NULL ? optimizer->steps : 0; }
+float peft_optimizer_lr(const peft_optimizer *optimizer) {
+    return optimizer != NULL ? optimizer->lr : 0.0f;
+}
+uint64_t peft_optimizer_steps(const peft_optimizer *optimizer) {
+    return optimizer != NULL ? optimizer->steps : 0;
+}
 
 const char *peft__optimizer_part(const peft_optimizer *opt, const peft__moment *moment, int which) {
-    if (which == 0) return moment->m == NULL ? NULL : opt->options.kind == PEFT_OPTIMIZER_SGD ? "momentum_buffer" : "exp_avg";
+    if (which == 0)
+        return moment->m == NULL ? NULL : opt->options.kind == PEFT_OPTIMIZER_SGD ? "momentum_buffer" : "exp_avg";
     return moment->v == NULL ? NULL : moment->factored ? "exp_avg_sq_row_col" : "exp_avg_sq";
 }
 
@@ -188,7 +202,8 @@ static void norm_tile(void *argument, uint32_t index, uint32_t lane) {
     const step_work *work = argument;
     const peft__update_tile *tile = &work->opt->tiles[index];
     const float *grad = work->grads[work->opt->moments[tile->moment].index];
-    work->opt->partial[index] = grad == NULL ? 0.0 : work->kernels->dot(tile->count, grad + tile->first, grad + tile->first);
+    work->opt->partial[index] =
+        grad == NULL ? 0.0 : work->kernels->dot(tile->count, grad + tile->first, grad + tile->first);
 }
 
 /* The same in double precision throughout: for gradients whose squares leave the range of float. */
@@ -198,7 +213,8 @@ static void exact_norm_tile(void *argument, uint32_t index, uint32_t lane) {
     const peft__update_tile *tile = &work->opt->tiles[index];
     const float *grad = work->grads[work->opt->moments[tile->moment].index];
     double sum = 0.0;
-    for (int64_t i = tile->first; grad != NULL && i < tile->first + tile->count; i++) sum += (double)grad[i] * (double)grad[i];
+    for (int64_t i = tile->first; grad != NULL && i < tile->first + tile->count; i++)
+        sum += (double)grad[i] * (double)grad[i];
     work->opt->partial[index] = sum;
 }
 
@@ -249,7 +265,9 @@ static void update_tile(void *argument, uint32_t index, uint32_t lane) {
         update.nesterov = o->nesterov != 0;
         update.first = opt->steps == 0;
         break;
-    default: update.rule = PEFT__UPDATE_LION; break;
+    default:
+        update.rule = PEFT__UPDATE_LION;
+        break;
     }
     work->kernels->update(&update, tile->count, param->data + tile->first, grad + tile->first,
                           moment->m != NULL ? moment->m + tile->first : NULL,
@@ -301,7 +319,8 @@ peft_status peft_optimizer_step(peft_optimizer *optimizer, peft_session *session
     peft_context *ctx = optimizer->ctx;
     const int32_t which = peft__session_find(session, optimizer->adapter);
     if (which < 0)
-        return peft__fail(ctx, PEFT_E_ARG, "the optimizer's adapter is not one of the session's %u adapters", session->count);
+        return peft__fail(ctx, PEFT_E_ARG, "the optimizer's adapter is not one of the session's %u adapters",
+                          session->count);
     const peft__accumulation sums = session->accumulated[which];
     float **grads = peft__session_grads(session, (uint32_t)which);
     if (session->phase == PEFT__RUNNING || !sums.pending || grads == NULL)
@@ -317,8 +336,9 @@ peft_status peft_optimizer_step(peft_optimizer *optimizer, peft_session *session
     if (!isfinite(stats.grad_norm)) {
         stats.skipped = 1;
         stats.clip_factor = 0.0;
-        const peft_status status = peft__fail(ctx, PEFT_E_NONFINITE, "a gradient of %s is not finite (loss %g): the step was skipped",
-                                              first_not_finite(optimizer), stats.loss);
+        const peft_status status =
+            peft__fail(ctx, PEFT_E_NONFINITE, "a gradient of %s is not finite (loss %g): the step was skipped",
+                       first_not_finite(optimizer), stats.loss);
         peft__session_drop(session, (uint32_t)which);
         write_stats(out_stats, &stats);
         return status;

@@ -1,11 +1,11 @@
 /* pass.c: forward and backward, whole or in slices, and what they leave behind.
  *
- * There is one way to run a pass: begin, then advance until done. Blocking calls advance without a limit. The phase is the
- * whole state of a step; a call that does not fit it says so and changes nothing.
+ * There is one way to run a pass: begin, then advance until done. Blocking calls advance without a limit. The phase is
+ * the whole state of a step; a call that does not fit it says so and changes nothing.
  *
- * Gradients are sums over targets: a step divides once by the number of all targets, so micro-batches of different length
- * weigh as one large batch would. A method's penalty belongs to the mean loss and therefore enters with the batch's target
- * count as its factor.
+ * Gradients are sums over targets: a step divides once by the number of all targets, so micro-batches of different
+ * length weigh as one large batch would. A method's penalty belongs to the mean loss and therefore enters with the
+ * batch's target count as its factor.
  */
 #include "train/train.h"
 
@@ -13,7 +13,8 @@
 
 #include "kernel/kernels.h"
 
-/* ---- what was accumulated ----------------------------------------------------------------------------------------- */
+/* ---- what was accumulated -----------------------------------------------------------------------------------------
+ */
 
 float **peft__session_grads(const peft_session *session, uint32_t adapter) {
     const peft__plan *plan = &session->plans[PEFT__PLAN_TRAIN];
@@ -58,7 +59,8 @@ static void scale_grads(peft_session *session, uint32_t a, double factor) {
             kernels->scale(session->adapters[a]->params[i].elements, (float)factor, grads[i], grads[i], false);
 }
 
-/* ---- the parts of a pass --------------------------------------------------------------------------------------------- */
+/* ---- the parts of a pass
+ * --------------------------------------------------------------------------------------------- */
 
 static double penalty(const peft_session *session, double factor, bool with_grads) {
     double sum = 0.0;
@@ -70,7 +72,8 @@ static double penalty(const peft_session *session, double factor, bool with_grad
     return sum;
 }
 
-/* Dropout goes on to other numbers. Passes of a step that is lost do not count: it can be made again with the same bits. */
+/* Dropout goes on to other numbers. Passes of a step that is lost do not count: it can be made again with the same
+ * bits. */
 static void forward_counts(peft_session *session) {
     if (!peft__session_pending(session)) session->first_pass = session->passes;
     session->passes++;
@@ -91,14 +94,15 @@ static peft_status finish_forward(peft_session *session) {
     session->targets = (double)plan->loss->data[1];
     if (!(session->targets > 0.0))
         return peft__fail(session->ctx, PEFT_E_ARG,
-                          "no label of the batch is predicted by any row: a causal model needs labels after the first token of a sequence");
+                          "no label of the batch is predicted by any row: a causal model needs labels after the first "
+                          "token of a sequence");
     session->loss = (double)plan->loss->data[0] / session->targets + penalty(session, 1.0, false);
     forward_counts(session);
     return PEFT_OK;
 }
 
-/* Gradient memory as the backward part adds to it. Afterwards everything is to be multiplied by the weight, so what is there
- * is divided by it first. */
+/* Gradient memory as the backward part adds to it. Afterwards everything is to be multiplied by the weight, so what is
+ * there is divided by it first. */
 static void begin_backward(peft_session *session) {
     session->backward_begun = true;
     for (uint32_t a = 0; a < session->count; a++) {
@@ -111,7 +115,8 @@ static void begin_backward(peft_session *session) {
         if (!sums->pending && !sums->clean) {
             float **grads = peft__session_grads(session, a);
             for (uint32_t i = 0; i < session->adapters[a]->count; i++)
-                if (grads[i] != NULL) memset(grads[i], 0, (size_t)session->adapters[a]->params[i].elements * sizeof(float));
+                if (grads[i] != NULL)
+                    memset(grads[i], 0, (size_t)session->adapters[a]->params[i].elements * sizeof(float));
         }
         sums->clean = false;
     }
@@ -149,7 +154,8 @@ static peft_status fail_pass(peft_session *session, peft_status status) {
 
 static void report(const peft_session *session, peft_progress *out) {
     if (out == NULL || out->struct_size < sizeof out->struct_size) return;
-    peft_progress progress = {.struct_size = out->struct_size, .longest_slice_us = session->longest_us, .loss = session->loss};
+    peft_progress progress = {
+        .struct_size = out->struct_size, .longest_slice_us = session->longest_us, .loss = session->loss};
     if (session->plan != NULL) {
         const peft__plan_info *info = peft__graph_plan_info(session->plan->graph);
         const uint32_t first = session->what == PEFT_PASS_BACKWARD ? info->forward_steps : 0;
@@ -168,21 +174,26 @@ static peft_status run_part(peft_session *session, uint32_t until, uint64_t dead
     return peft__graph_run(session->plan->graph, &session->cursor, until, &run);
 }
 
-/* ---- the calls ----------------------------------------------------------------------------------------------------------- */
+/* ---- the calls
+ * ----------------------------------------------------------------------------------------------------------- */
 
 static peft_status check_begin(peft_session *session, int32_t passes, float weight) {
     static const char call[] = "peft_session_begin()";
     peft_context *ctx = session->ctx;
-    if (passes < PEFT_PASS_FORWARD || passes > PEFT_PASS_BOTH) return peft__fail(ctx, PEFT_E_ARG, "passes is 1, 2 or 3, found %d", passes);
-    if (!isfinite(weight)) return peft__fail(ctx, PEFT_E_ARG, "the weight of a backward pass is finite, found %g", (double)weight);
+    if (passes < PEFT_PASS_FORWARD || passes > PEFT_PASS_BOTH)
+        return peft__fail(ctx, PEFT_E_ARG, "passes is 1, 2 or 3, found %d", passes);
+    if (!isfinite(weight))
+        return peft__fail(ctx, PEFT_E_ARG, "the weight of a backward pass is finite, found %g", (double)weight);
     PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, call, "does not come inside a pass"));
     if (passes & PEFT_PASS_BACKWARD && !peft__session_trains(session))
         return peft__fail(ctx, PEFT_E_STATE, "a backward pass needs an adapter with something to train%s",
                           session->options.inference ? "; the session was made for inference" : "");
     if (passes == PEFT_PASS_BACKWARD)
-        PEFT_TRY(peft__session_need(session, session->phase == PEFT__FORWARD_DONE, "a backward pass", "comes after a forward pass"));
+        PEFT_TRY(peft__session_need(session, session->phase == PEFT__FORWARD_DONE, "a backward pass",
+                                    "comes after a forward pass"));
     if (passes == PEFT_PASS_BOTH && session->options.loss == PEFT_LOSS_HOST)
-        return peft__fail(ctx, PEFT_E_STATE, "with the host's own loss the backward pass begins after the host wrote its gradient");
+        return peft__fail(ctx, PEFT_E_STATE,
+                          "with the host's own loss the backward pass begins after the host wrote its gradient");
     return PEFT_OK;
 }
 
@@ -214,7 +225,8 @@ peft_status peft_session_begin(peft_session *session, const peft_batch *batch, i
 
 peft_status peft_session_advance(peft_session *session, uint64_t budget_us, peft_progress *out_progress) {
     if (session == NULL) return PEFT_E_ARG;
-    PEFT_TRY(peft__session_need(session, session->phase == PEFT__RUNNING, "peft_session_advance()", "comes after peft_session_begin()"));
+    PEFT_TRY(peft__session_need(session, session->phase == PEFT__RUNNING, "peft_session_advance()",
+                                "comes after peft_session_begin()"));
     const uint64_t now = budget_us == UINT64_MAX ? 0 : peft__clock_us();
     const uint64_t deadline = budget_us >= UINT64_MAX - now ? UINT64_MAX : now + budget_us;
     const peft__plan_info *info = peft__graph_plan_info(session->plan->graph);
@@ -223,7 +235,8 @@ peft_status peft_session_advance(peft_session *session, uint64_t budget_us, peft
         status = run_part(session, info->forward_steps, deadline);
         if (status == PEFT_OK) status = finish_forward(session);
         if (status < 0) return fail_pass(session, status);
-        if (status == PEFT_OK && session->what & PEFT_PASS_BACKWARD && deadline != UINT64_MAX && peft__clock_us() >= deadline)
+        if (status == PEFT_OK && session->what & PEFT_PASS_BACKWARD && deadline != UINT64_MAX &&
+            peft__clock_us() >= deadline)
             status = PEFT_AGAIN;
     }
     if (status == PEFT_OK && session->what & PEFT_PASS_BACKWARD) {
@@ -233,8 +246,10 @@ peft_status peft_session_advance(peft_session *session, uint64_t budget_us, peft
     }
     report(session, out_progress);
     if (status != PEFT_OK) return status;
-    if (session->what & PEFT_PASS_BACKWARD) finish_backward(session);
-    else session->phase = PEFT__FORWARD_DONE;
+    if (session->what & PEFT_PASS_BACKWARD)
+        finish_backward(session);
+    else
+        session->phase = PEFT__FORWARD_DONE;
     return PEFT_OK;
 }
 
@@ -256,32 +271,38 @@ void peft_session_cancel(peft_session *session) {
 
 peft_status peft_session_zero_grad(peft_session *session) {
     if (session == NULL) return PEFT_E_ARG;
-    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_zero_grad()", "does not come inside a pass"));
+    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_zero_grad()",
+                                "does not come inside a pass"));
     peft__session_forget_pass(session);
     peft__session_drop(session, UINT32_MAX);
     return PEFT_OK;
 }
 
-/* ---- forward passes outside a step ---------------------------------------------------------------------------------------- */
+/* ---- forward passes outside a step
+ * ---------------------------------------------------------------------------------------- */
 
 peft_status peft__session_run_forward(peft_session *session, peft__plan *plan) {
     peft__cursor cursor = {0};
     const peft__run_options run = {.deadline_us = UINT64_MAX, .cancel = &session->cancel};
-    const peft_status status = peft__graph_run(plan->graph, &cursor, peft__graph_plan_info(plan->graph)->forward_steps, &run);
+    const peft_status status =
+        peft__graph_run(plan->graph, &cursor, peft__graph_plan_info(plan->graph)->forward_steps, &run);
     if (status == PEFT_E_CANCELLED) atomic_store_explicit(&session->cancel, false, memory_order_relaxed);
     return status;
 }
 
 peft_status peft_session_eval(peft_session *session, const peft_batch *batch, double *out_loss, double *out_count) {
     if (session == NULL) return PEFT_E_ARG;
-    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_eval()", "does not come inside a pass"));
+    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_eval()",
+                                "does not come inside a pass"));
     if (session->options.loss == PEFT_LOSS_HOST)
-        return peft__fail(session->ctx, PEFT_E_STATE, "the session leaves the loss to the host: use peft_session_logits()");
+        return peft__fail(session->ctx, PEFT_E_STATE,
+                          "the session leaves the loss to the host: use peft_session_logits()");
     peft__session_start(session);
     PEFT_TRY(peft__session_take_batch(session, &session->side, batch, true));
     const peft_batch *own = &session->side.batch;
     /* The training plan serves, unless its memory waits for a backward pass. */
-    const bool shared = session->phase != PEFT__FORWARD_DONE && peft__plan_fits(session, &session->plans[PEFT__PLAN_TRAIN], own);
+    const bool shared =
+        session->phase != PEFT__FORWARD_DONE && peft__plan_fits(session, &session->plans[PEFT__PLAN_TRAIN], own);
     const peft__plan_kind kind = shared ? PEFT__PLAN_TRAIN : PEFT__PLAN_EVAL;
     PEFT_TRY(peft__plan_for_batch(session, kind, own));
     peft__plan *plan = &session->plans[kind];

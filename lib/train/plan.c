@@ -1,8 +1,9 @@
 /* plan.c: a session's graphs: when they are made, how large, and what of them a step needs.
  *
- * A graph is planned for a capacity. Where the host gave maxima these are it, and memory is taken once; otherwise capacity
- * grows with the largest batch seen, in steps of an eighth, so that batches of slightly different length do not plan again
- * and again. Accumulated gradients move to the new graph when that happens between the batches of one step.
+ * A graph is planned for a capacity. Where the host gave maxima these are it, and memory is taken once; otherwise
+ * capacity grows with the largest batch seen, in steps of an eighth, so that batches of slightly different length do
+ * not plan again and again. Accumulated gradients move to the new graph when that happens between the batches of one
+ * step.
  */
 #include "train/train.h"
 
@@ -29,12 +30,12 @@ static int64_t grown(int64_t need, int64_t have, int64_t step) {
     return peft__ceil_div(need, step) * step;
 }
 
-static peft_status choose(peft_context *ctx, const char *name, int64_t need, int64_t have, int64_t maximum, int64_t step,
-                          int64_t *out) {
+static peft_status choose(peft_context *ctx, const char *name, int64_t need, int64_t have, int64_t maximum,
+                          int64_t step, int64_t *out) {
     if (maximum > 0) {
         if (need > maximum)
-            return peft__fail(ctx, PEFT_E_LIMIT, "the batch has %lld %s, the session was made for %lld", (long long)need, name,
-                              (long long)maximum);
+            return peft__fail(ctx, PEFT_E_LIMIT, "the batch has %lld %s, the session was made for %lld",
+                              (long long)need, name, (long long)maximum);
         *out = maximum;
         return PEFT_OK;
     }
@@ -49,14 +50,16 @@ peft_status peft__plan_capacity(const peft_session *session, const peft_batch *b
     peft__capacity c = {0};
     PEFT_TRY(choose(ctx, "rows", batch->rows, present->rows, o->max_rows, 32, &c.rows));
     PEFT_TRY(choose(ctx, "sequences", batch->sequences, present->sequences, o->max_sequences, 4, &c.sequences));
-    PEFT_TRY(choose(ctx, "decoder rows", batch->decoder_rows, present->decoder_rows, o->max_decoder_rows, 32, &c.decoder_rows));
-    PEFT_TRY(choose(ctx, "decoder sequences", batch->decoder_sequences, present->decoder_sequences, o->max_decoder_sequences,
-                    4, &c.decoder_sequences));
+    PEFT_TRY(choose(ctx, "decoder rows", batch->decoder_rows, present->decoder_rows, o->max_decoder_rows, 32,
+                    &c.decoder_rows));
+    PEFT_TRY(choose(ctx, "decoder sequences", batch->decoder_sequences, present->decoder_sequences,
+                    o->max_decoder_sequences, 4, &c.decoder_sequences));
     int64_t labels = 0;
     for (int64_t i = 0; batch->labels != NULL && i < batch->rows; i++) labels += batch->labels[i] != PEFT_IGNORE_LABEL;
     for (int64_t i = 0; batch->decoder_labels != NULL && i < batch->decoder_rows; i++)
         labels += batch->decoder_labels[i] != PEFT_IGNORE_LABEL;
-    PEFT_TRY(choose(ctx, "labels", labels, peft__max_i64(c.rows + c.sequences, c.decoder_rows), o->max_labels, 32, &c.labels));
+    PEFT_TRY(choose(ctx, "labels", labels, peft__max_i64(c.rows + c.sequences, c.decoder_rows), o->max_labels, 32,
+                    &c.labels));
     *out = c;
     return PEFT_OK;
 }
@@ -68,14 +71,18 @@ bool peft__plan_fits(const peft_session *session, const peft__plan *plan, const 
            batch->decoder_sequences <= c->decoder_sequences;
 }
 
-/* ---- building ----------------------------------------------------------------------------------------------------- */
+/* ---- building -----------------------------------------------------------------------------------------------------
+ */
 
 static peft__build_purpose purpose_of(const peft_session *session, peft__plan_kind kind) {
     switch (kind) {
     case PEFT__PLAN_TRAIN:
-    case PEFT__PLAN_EVAL: return session->options.loss == PEFT_LOSS_HOST ? PEFT__BUILD_LOGITS : PEFT__BUILD_LOSS;
-    case PEFT__PLAN_LOGITS: return PEFT__BUILD_LOGITS;
-    default: return PEFT__BUILD_LAST;
+    case PEFT__PLAN_EVAL:
+        return session->options.loss == PEFT_LOSS_HOST ? PEFT__BUILD_LOGITS : PEFT__BUILD_LOSS;
+    case PEFT__PLAN_LOGITS:
+        return PEFT__BUILD_LOGITS;
+    default:
+        return PEFT__BUILD_LAST;
     }
 }
 
@@ -85,7 +92,8 @@ void peft__plan_free(peft_session *session, peft__plan *plan) {
     *plan = (peft__plan){0};
 }
 
-peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const peft__capacity *capacity, peft__plan *out_plan) {
+peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const peft__capacity *capacity,
+                             peft__plan *out_plan) {
     peft__plan plan = {.capacity = *capacity, .layout = session_layout(session)};
     PEFT_TRY(peft__graph_create(session->ctx, capacity, &plan.graph));
     peft__build build = {.graph = plan.graph,
@@ -102,10 +110,14 @@ peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const 
         plan.loss = build.loss;
         plan.logits = build.logits;
         plan.decoder_logits = build.decoder_logits;
-        peft__value *kept = build.purpose == PEFT__BUILD_LOSS ? build.loss : build.logits != NULL ? build.logits : build.decoder_logits;
-        if (kept == NULL) status = peft__fail(session->ctx, PEFT_E_UNSUPPORTED, "the model and its task have no such output");
+        peft__value *kept = build.purpose == PEFT__BUILD_LOSS ? build.loss
+                            : build.logits != NULL            ? build.logits
+                                                              : build.decoder_logits;
+        if (kept == NULL)
+            status = peft__fail(session->ctx, PEFT_E_UNSUPPORTED, "the model and its task have no such output");
         if (kept != NULL) peft__value_output(plan.graph, kept);
-        if (kept != NULL && backward && session->options.loss == PEFT_LOSS_HOST) peft__graph_seed_grad(plan.graph, kept);
+        if (kept != NULL && backward && session->options.loss == PEFT_LOSS_HOST)
+            peft__graph_seed_grad(plan.graph, kept);
     }
     if (status >= 0) status = peft__graph_plan(plan.graph, backward);
     if (status < 0) {
@@ -119,7 +131,8 @@ peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const 
 /* Where the gradient of each adapter's params is; also the place for the host's own gradient. */
 static peft_status find_grads(peft_session *session, peft__plan *plan) {
     plan->grads = peft__alloc_zero(session->ctx->mem, (size_t)session->params * sizeof *plan->grads);
-    if (plan->grads == NULL) return peft__fail_nomem(session->ctx, (size_t)session->params * sizeof *plan->grads, "gradient pointers");
+    if (plan->grads == NULL)
+        return peft__fail_nomem(session->ctx, (size_t)session->params * sizeof *plan->grads, "gradient pointers");
     const uint32_t count = peft__graph_param_count(plan->graph);
     for (uint32_t i = 0; i < count; i++) {
         float *grad = NULL;
@@ -127,7 +140,8 @@ static peft_status find_grads(peft_session *session, peft__plan *plan) {
         size_t first = 0;
         for (uint32_t a = 0; a < session->count; a++) {
             const peft_adapter *adapter = session->adapters[a];
-            if (param >= adapter->params && param < adapter->params + adapter->count && !(param->flags & PEFT__PARAM_FROZEN))
+            if (param >= adapter->params && param < adapter->params + adapter->count &&
+                !(param->flags & PEFT__PARAM_FROZEN))
                 plan->grads[first + (size_t)(param - adapter->params)] = grad;
             first += adapter->count;
         }
@@ -144,7 +158,8 @@ static void move_grads(const peft_session *session, const peft__plan *from, peft
         const peft_adapter *adapter = session->adapters[a];
         for (uint32_t i = 0; i < adapter->count; i++)
             if (from->grads[first + i] != NULL && to->grads[first + i] != NULL)
-                memcpy(to->grads[first + i], from->grads[first + i], (size_t)adapter->params[i].elements * sizeof(float));
+                memcpy(to->grads[first + i], from->grads[first + i],
+                       (size_t)adapter->params[i].elements * sizeof(float));
         first += adapter->count;
     }
 }

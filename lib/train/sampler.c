@@ -1,9 +1,9 @@
 /* sampler.c: greedy choice, and drawing with temperature, top-k and top-p.
  *
  * The order of the cuts is that of transformers: temperature, then the k likeliest, then the smallest set of the
- * likeliest whose probabilities (renewed after top-k) reach p. Candidates stand in a heap, so that only as many are put in order as
- * the cuts look at, and a vocabulary of 150 000 costs one pass. The random number is a function of (seed, draw): a text
- * can be made again from the seed, whatever else was drawn.
+ * likeliest whose probabilities (renewed after top-k) reach p. Candidates stand in a heap, so that only as many are put
+ * in order as the cuts look at, and a vocabulary of 150 000 costs one pass. The random number is a function of (seed,
+ * draw): a text can be made again from the seed, whatever else was drawn.
  */
 #include "train/sampler.h"
 

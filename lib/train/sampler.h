@@ -24,8 +24,8 @@ typedef struct peft__candidate {
 void peft__sampler_penalise(float *logits, int64_t vocab, const int32_t *ids, int64_t count, float penalty,
                             uint8_t *seen);
 
-/* The token for draw number `draw`: a pure function of its arguments. Equal logits go to the smaller id. Logits that are not
- * numbers are never chosen; -1 when there is none left. */
+/* The token for draw number `draw`: a pure function of its arguments. Equal logits go to the smaller id. Logits that
+ * are not numbers are never chosen; -1 when there is none left. */
 int32_t peft__sampler_choose(const peft__sampling *sampling, const float *logits, int64_t vocab, uint64_t draw,
                              peft__candidate *scratch);
 

@@ -11,7 +11,9 @@
 
 #define PI 3.14159265358979323846
 
-static double larger(double a, double b) { return a > b ? a : b; }
+static double larger(double a, double b) {
+    return a > b ? a : b;
+}
 
 /* Share of the steps after warm-up that is done; 0 at the first of them. */
 static double progress(const peft_schedule *s, double step) {
@@ -66,11 +68,17 @@ double peft_schedule_lr(const peft_schedule *schedule, uint64_t step) {
     if (step < s.warmup_steps) return s.peak_lr * ((double)step / (double)s.warmup_steps);
     const double at = (double)step;
     switch (s.kind) {
-    case PEFT_SCHEDULE_LINEAR: return s.peak_lr * linear(&s, at);
-    case PEFT_SCHEDULE_COSINE: return s.peak_lr * cosine(&s, at);
-    case PEFT_SCHEDULE_POLYNOMIAL: return s.peak_lr * polynomial(&s, at);
-    case PEFT_SCHEDULE_INVERSE_SQRT: return s.peak_lr * inverse_sqrt(&s, at);
-    case PEFT_SCHEDULE_COSINE_RESTARTS: return s.peak_lr * cosine_restarts(&s, at);
-    default: return s.peak_lr;
+    case PEFT_SCHEDULE_LINEAR:
+        return s.peak_lr * linear(&s, at);
+    case PEFT_SCHEDULE_COSINE:
+        return s.peak_lr * cosine(&s, at);
+    case PEFT_SCHEDULE_POLYNOMIAL:
+        return s.peak_lr * polynomial(&s, at);
+    case PEFT_SCHEDULE_INVERSE_SQRT:
+        return s.peak_lr * inverse_sqrt(&s, at);
+    case PEFT_SCHEDULE_COSINE_RESTARTS:
+        return s.peak_lr * cosine_restarts(&s, at);
+    default:
+        return s.peak_lr;
     }
 }

@@ -1,7 +1,7 @@
 /* session.c: sessions come and go, and what they are made of.
  *
- * A session takes references on everything it needs, so that a host may destroy things in any order. The passes are in pass.c,
- * the memory they run in is planned in plan.c.
+ * A session takes references on everything it needs, so that a host may destroy things in any order. The passes are in
+ * pass.c, the memory they run in is planned in plan.c.
  */
 #include "train/train.h"
 
@@ -10,7 +10,8 @@
 /* ---- checks that several calls share ------------------------------------------------------------------------ */
 
 peft_status peft__session_need(const peft_session *session, bool allowed, const char *call, const char *expected) {
-    static const char *const names[] = {"idle", "in the middle of a pass", "after a forward pass", "after a backward pass"};
+    static const char *const names[] = {"idle", "in the middle of a pass", "after a forward pass",
+                                        "after a backward pass"};
     if (allowed) return PEFT_OK;
     return peft__fail(session->ctx, PEFT_E_STATE, "%s %s; the session is %s", call, expected, names[session->phase]);
 }
@@ -26,11 +27,14 @@ peft_status peft__session_positions(const peft_session *session, int64_t *out_po
     int64_t taken = 0;
     for (uint32_t i = 0; i < session->count; i++) {
         const peft__hooked *adapter = &session->hooked[i];
-        if (adapter->hooks->prefix_length != NULL) taken += adapter->hooks->prefix_length(adapter->self, PEFT__STACK_MAIN);
-        if (adapter->hooks->inserted_length != NULL) taken += adapter->hooks->inserted_length(adapter->self, PEFT__STACK_MAIN);
+        if (adapter->hooks->prefix_length != NULL)
+            taken += adapter->hooks->prefix_length(adapter->self, PEFT__STACK_MAIN);
+        if (adapter->hooks->inserted_length != NULL)
+            taken += adapter->hooks->inserted_length(adapter->self, PEFT__STACK_MAIN);
     }
     if (all > 0 && taken >= all)
-        return peft__fail(session->ctx, PEFT_E_LIMIT, "the adapters' prompts take %lld of the model's %lld positions", (long long)taken, (long long)all);
+        return peft__fail(session->ctx, PEFT_E_LIMIT, "the adapters' prompts take %lld of the model's %lld positions",
+                          (long long)taken, (long long)all);
     *out_positions = all > 0 ? all - taken : 0;
     return PEFT_OK;
 }
@@ -52,7 +56,8 @@ peft__batch_limits peft__session_limits(const peft_session *session, bool need_l
     return limits;
 }
 
-peft_status peft__session_take_batch(peft_session *session, peft__batch_store *store, const peft_batch *batch, bool need_labels) {
+peft_status peft__session_take_batch(peft_session *session, peft__batch_store *store, const peft_batch *batch,
+                                     bool need_labels) {
     if (batch == NULL) return peft__fail(session->ctx, PEFT_E_ARG, "the batch is missing");
     peft_batch known = {0};
     PEFT_TRY(peft__options_copy(session->ctx, &known, sizeof known, batch, sizeof known, "peft_batch"));
@@ -71,14 +76,17 @@ void peft_session_options_init_sized(peft_session_options *options, uint32_t siz
 }
 
 static peft_status check_options(peft_context *ctx, const peft_session_options *o) {
-    const int64_t sizes[] = {o->max_rows, o->max_sequences, o->max_labels, o->max_decoder_rows, o->max_decoder_sequences};
+    const int64_t sizes[] = {o->max_rows, o->max_sequences, o->max_labels, o->max_decoder_rows,
+                             o->max_decoder_sequences};
     for (size_t i = 0; i < PEFT_COUNT(sizes); i++)
         if (sizes[i] < 0 || sizes[i] > INT32_MAX)
-            return peft__fail(ctx, PEFT_E_ARG, "the maxima of peft_session_options are 0 to 2^31-1, found %lld", (long long)sizes[i]);
+            return peft__fail(ctx, PEFT_E_ARG, "the maxima of peft_session_options are 0 to 2^31-1, found %lld",
+                              (long long)sizes[i]);
     if (o->loss != PEFT_LOSS_TASK && o->loss != PEFT_LOSS_HOST)
         return peft__fail(ctx, PEFT_E_ARG, "peft_session_options.loss %d is not known", o->loss);
     if (!(o->label_smoothing >= 0.0f && o->label_smoothing < 1.0f))
-        return peft__fail(ctx, PEFT_E_ARG, "label_smoothing is 0 or more and below 1, found %g", (double)o->label_smoothing);
+        return peft__fail(ctx, PEFT_E_ARG, "label_smoothing is 0 or more and below 1, found %g",
+                          (double)o->label_smoothing);
     return PEFT_OK;
 }
 
@@ -96,8 +104,10 @@ static void free_set(peft__mem *mem, adapter_set *set) {
     peft__free(mem, set->accumulated);
 }
 
-static peft_status make_set(peft_context *ctx, const peft_model *model, peft_adapter *const *adapters, uint32_t count, adapter_set *out) {
-    if (count > 0 && adapters == NULL) return peft__fail(ctx, PEFT_E_ARG, "%u adapters are announced and none given", count);
+static peft_status make_set(peft_context *ctx, const peft_model *model, peft_adapter *const *adapters, uint32_t count,
+                            adapter_set *out) {
+    if (count > 0 && adapters == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "%u adapters are announced and none given", count);
     if (count > 256) return peft__fail(ctx, PEFT_E_LIMIT, "a session takes up to 256 adapters, found %u", count);
     adapter_set set = {0};
     for (uint32_t i = 0; i < count; i++) {
@@ -105,7 +115,8 @@ static peft_status make_set(peft_context *ctx, const peft_model *model, peft_ada
         if (peft__adapter_model(adapters[i]) != model)
             return peft__fail(ctx, PEFT_E_MISMATCH, "adapter %u belongs to another model than the session's", i);
         for (uint32_t k = 0; k < i; k++)
-            if (adapters[k] == adapters[i]) return peft__fail(ctx, PEFT_E_ARG, "adapter %u is the same as adapter %u", i, k);
+            if (adapters[k] == adapters[i])
+                return peft__fail(ctx, PEFT_E_ARG, "adapter %u is the same as adapter %u", i, k);
         set.params += adapters[i]->count;
     }
     set.adapters = peft__alloc_zero(ctx->mem, count * sizeof *set.adapters);
@@ -168,7 +179,8 @@ static peft_status make_session(peft_context *ctx, peft_model *model, peft_adapt
         for (int64_t i = 0; i < labels; i++) {
             if (session->class_weights[i] >= 0.0f && isfinite(session->class_weights[i])) continue;
             peft_session_destroy(session);
-            return peft__fail(ctx, PEFT_E_ARG, "class_weights[%lld] is a finite number that is not negative", (long long)i);
+            return peft__fail(ctx, PEFT_E_ARG, "class_weights[%lld] is a finite number that is not negative",
+                              (long long)i);
         }
     }
     session->options.class_weights = session->class_weights;
@@ -183,8 +195,9 @@ static peft_status capacity_of_options(const peft_session *session, peft__capaci
     const peft_batch largest = {.rows = o->max_rows,
                                 .sequences = o->max_sequences > 0 ? o->max_sequences : peft__min_i64(o->max_rows, 4),
                                 .decoder_rows = o->max_decoder_rows,
-                                .decoder_sequences = o->max_decoder_sequences > 0 ? o->max_decoder_sequences
-                                                                                  : peft__min_i64(o->max_decoder_rows, 4)};
+                                .decoder_sequences = o->max_decoder_sequences > 0
+                                                         ? o->max_decoder_sequences
+                                                         : peft__min_i64(o->max_decoder_rows, 4)};
     return peft__plan_capacity(session, &largest, &none, out);
 }
 
@@ -229,7 +242,8 @@ void peft_session_destroy(peft_session *session) {
 
 peft_status peft_session_set_adapters(peft_session *session, peft_adapter *const *adapters, uint32_t count) {
     if (session == NULL) return PEFT_E_ARG;
-    PEFT_TRY(peft__session_need(session, session->phase == PEFT__IDLE, "peft_session_set_adapters()", "comes between steps"));
+    PEFT_TRY(peft__session_need(session, session->phase == PEFT__IDLE, "peft_session_set_adapters()",
+                                "comes between steps"));
     adapter_set set;
     PEFT_TRY(make_set(session->ctx, session->model, adapters, count, &set));
     free_plans(session);

@@ -1,8 +1,8 @@
 /* text_stream.c: what can be given out of a text that is still being written.
  *
  * Two things are held back: bytes of a character whose end has not come, and text that may turn out to be the beginning
- * of a stop text. A token's text depends on its neighbours (leading blanks), so the newest tokens are always decoded together with a
- * few before them, and what is new is the difference.
+ * of a stop text. A token's text depends on its neighbours (leading blanks), so the newest tokens are always decoded
+ * together with a few before them, and what is new is the difference.
  */
 #include "train/text_stream.h"
 
@@ -42,7 +42,8 @@ static void give(peft__text_stream *stream, const char *text, size_t length) {
     if (stream->emit(stream->user, text, (uint32_t)length) != 0) stream->ended = true;
 }
 
-void peft__text_stream_init(peft__text_stream *stream, peft_context *ctx, const peft_tokenizer *tokenizer, int64_t prompt_count) {
+void peft__text_stream_init(peft__text_stream *stream, peft_context *ctx, const peft_tokenizer *tokenizer,
+                            int64_t prompt_count) {
     *stream = (peft__text_stream){.ctx = ctx, .tokenizer = tokenizer, .read = prompt_count};
     stream->context = peft__max_i64(0, prompt_count - CONTEXT);
     peft__buffer_init(&stream->before, ctx->mem);
@@ -78,11 +79,14 @@ peft_status peft__text_stream_put(peft__text_stream *stream, const int32_t *ids,
     if (stream->ended) return PEFT_OK;
     if (count > stream->read) {
         const int32_t *from = ids + stream->context;
-        PEFT_TRY(peft__decode(stream->ctx, stream->tokenizer, from, stream->read - stream->context, true, &stream->before));
+        PEFT_TRY(
+            peft__decode(stream->ctx, stream->tokenizer, from, stream->read - stream->context, true, &stream->before));
         PEFT_TRY(peft__decode(stream->ctx, stream->tokenizer, from, count - stream->context, true, &stream->all));
         if (!last && ends_incomplete(&stream->all) && count - stream->read < PATIENCE) return PEFT_OK;
         size_t same = 0;
-        while (same < stream->before.length && same < stream->all.length && stream->before.data[same] == stream->all.data[same]) same++;
+        while (same < stream->before.length && same < stream->all.length &&
+               stream->before.data[same] == stream->all.data[same])
+            same++;
         stream->context = peft__max_i64(stream->read, count - CONTEXT);
         stream->read = count;
         if (same < stream->all.length)

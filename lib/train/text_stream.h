@@ -17,7 +17,8 @@ typedef struct peft__text_stream {
 } peft__text_stream;
 
 /* `prompt_count` ids precede the text: they are context only. */
-void peft__text_stream_init(peft__text_stream *stream, peft_context *ctx, const peft_tokenizer *tokenizer, int64_t prompt_count);
+void peft__text_stream_init(peft__text_stream *stream, peft_context *ctx, const peft_tokenizer *tokenizer,
+                            int64_t prompt_count);
 void peft__text_stream_free(peft__text_stream *stream);
 /* ids [count]: everything so far, prompt included. `last`: no more will come, what was held back is given out. */
 peft_status peft__text_stream_put(peft__text_stream *stream, const int32_t *ids, int64_t count, bool last);

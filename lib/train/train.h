@@ -1,8 +1,9 @@
 /* train.h: the fields behind sessions and optimizers, shared by the files of this folder.
  *
- * A session holds plans: graphs built and laid out for a purpose. They are made when first needed and made anew when a batch is larger
- * than they can take or when an adapter changed what it computes. Accumulated gradients live in the training plan's graph; how much
- * they stand for (loss, counted targets) is kept per adapter, because each adapter has an optimizer of its own.
+ * A session holds plans: graphs built and laid out for a purpose. They are made when first needed and made anew when a
+ * batch is larger than they can take or when an adapter changed what it computes. Accumulated gradients live in the
+ * training plan's graph; how much they stand for (loss, counted targets) is kept per adapter, because each adapter has
+ * an optimizer of its own.
  */
 #ifndef PEFT_TRAIN_TRAIN_H
 #define PEFT_TRAIN_TRAIN_H
@@ -50,7 +51,7 @@ typedef struct peft__plan {
     peft__graph *graph; /* NULL: not made yet */
     peft__capacity capacity;
     peft__value *loss, *logits, *decoder_logits;
-    uint64_t layout; /* what the adapters were like, see session_layout() */
+    uint64_t layout;  /* what the adapters were like, see session_layout() */
     float **grads;    /* one for each param of each adapter in turn; NULL where the graph has none */
     float *seed_grad; /* PEFT_LOSS_HOST: where the host writes the gradient of the logits */
 } peft__plan;
@@ -60,7 +61,7 @@ typedef struct peft__generation {
     float *block;
     peft__kv_cache *caches; /* [layers] */
     uint32_t layers;
-    int64_t rows;           /* room */
+    int64_t rows; /* room */
     int64_t used;
 } peft__generation;
 
@@ -93,7 +94,7 @@ struct peft_session {
 
     peft__phase phase;
     atomic_bool cancel;
-    uint64_t passes; /* forward passes in training mode so far: dropout's counter */
+    uint64_t passes;     /* forward passes in training mode so far: dropout's counter */
     uint64_t first_pass; /* what it was before the first pass of the present accumulation */
 
     /* the pass that runs or ran last */
@@ -116,7 +117,8 @@ peft_status peft__plan_make(peft_session *session, peft__plan_kind kind, const p
 /* Makes sure of a plan for the batch. */
 peft_status peft__plan_for_batch(peft_session *session, peft__plan_kind kind, const peft_batch *batch);
 /* Builds and plans without taking the planned memory; *out_plan is released with peft__plan_free. */
-peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const peft__capacity *capacity, peft__plan *out_plan);
+peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const peft__capacity *capacity,
+                             peft__plan *out_plan);
 void peft__plan_free(peft_session *session, peft__plan *plan);
 bool peft__session_trains(const peft_session *session);
 
@@ -125,16 +127,19 @@ bool peft__session_trains(const peft_session *session);
 /* PEFT_E_STATE with the present phase unless `allowed`. */
 peft_status peft__session_need(const peft_session *session, bool allowed, const char *call, const char *expected);
 peft__batch_limits peft__session_limits(const peft_session *session, bool need_labels);
-/* Positions that are left for a text when the adapters' prompts have theirs; 0 = no limit. PEFT_E_LIMIT when none is left. */
+/* Positions that are left for a text when the adapters' prompts have theirs; 0 = no limit. PEFT_E_LIMIT when none is
+ * left. */
 peft_status peft__session_positions(const peft_session *session, int64_t *out_positions);
 /* Checks a batch and keeps a copy. */
-peft_status peft__session_take_batch(peft_session *session, peft__batch_store *store, const peft_batch *batch, bool need_labels);
+peft_status peft__session_take_batch(peft_session *session, peft__batch_store *store, const peft_batch *batch,
+                                     bool need_labels);
 /* Index of an adapter in the session, or -1. */
 int32_t peft__session_find(const peft_session *session, const peft_adapter *adapter);
 
 /* ---- pass.c ---------------------------------------------------------------------------------------------------- */
 
-/* Gradients of an adapter's params in the training plan, NULL entries for params without. NULL without a training plan. */
+/* Gradients of an adapter's params in the training plan, NULL entries for params without. NULL without a training plan.
+ */
 float **peft__session_grads(const peft_session *session, uint32_t adapter);
 bool peft__session_pending(const peft_session *session); /* gradients of any adapter wait for a step */
 /* Forgets what was accumulated for one adapter (UINT32_MAX: for all) and gives the session its phase. */
@@ -152,7 +157,8 @@ void peft__generation_free(peft_session *session);
 
 /* ---- optimizer.c ------------------------------------------------------------------------------------------------ */
 
-/* State of one trained tensor. What m and v are depends on the kind; Adafactor: v holds rows then columns when `factored`. */
+/* State of one trained tensor. What m and v are depends on the kind; Adafactor: v holds rows then columns when
+ * `factored`. */
 typedef struct peft__moment {
     uint32_t index; /* of the adapter's params */
     float lr_scale;

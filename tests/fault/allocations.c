@@ -1,7 +1,7 @@
 /* allocations.c: every allocation of a whole training run is made to fail, one after the other.
  *
- * The call that meets the failure says PEFT_E_NOMEM and has changed nothing; called again it works, and the run ends with the
- * same bits as the undisturbed one. Nothing is leaked.
+ * The call that meets the failure says PEFT_E_NOMEM and has changed nothing; called again it works, and the run ends
+ * with the same bits as the undisturbed one. Nothing is leaked.
  */
 #include <unistd.h>
 
@@ -43,24 +43,24 @@ static float *parameters(const peft_adapter *adapter) {
 }
 
 /* Calls once more after the one failure that was planned. */
-#define RETRY(w, call)                                                                                            \
-    do {                                                                                                          \
-        float *before_call = (w)->adapter != NULL ? parameters((w)->adapter) : NULL;                              \
-        peft_status status_of_call = (call);                                                                      \
-        if (status_of_call == PEFT_E_NOMEM) {                                                                     \
-            if (before_call != NULL) {                                                                            \
-                float *after_call = parameters((w)->adapter);                                                     \
-                const size_t size = (size_t)peft_adapter_parameter_count((w)->adapter) * sizeof *after_call;      \
-                CHECK(memcmp(before_call, after_call, size) == 0);                                                \
-                free(after_call);                                                                                 \
-            }                                                                                                     \
-            status_of_call = (call);                                                                              \
-        }                                                                                                         \
-        free(before_call);                                                                                        \
-        if (!CHECK(status_of_call == PEFT_OK))                                                                    \
-            fprintf(stderr, "    allocation %ld: %s: %s\n", m->fail_at, peft_status_name(status_of_call),         \
-                    (w)->ctx != NULL ? peft_context_error((w)->ctx) : "");                                        \
-        if (status_of_call != PEFT_OK) goto end;                                                                  \
+#define RETRY(w, call)                                                                                                 \
+    do {                                                                                                               \
+        float *before_call = (w)->adapter != NULL ? parameters((w)->adapter) : NULL;                                   \
+        peft_status status_of_call = (call);                                                                           \
+        if (status_of_call == PEFT_E_NOMEM) {                                                                          \
+            if (before_call != NULL) {                                                                                 \
+                float *after_call = parameters((w)->adapter);                                                          \
+                const size_t size = (size_t)peft_adapter_parameter_count((w)->adapter) * sizeof *after_call;           \
+                CHECK(memcmp(before_call, after_call, size) == 0);                                                     \
+                free(after_call);                                                                                      \
+            }                                                                                                          \
+            status_of_call = (call);                                                                                   \
+        }                                                                                                              \
+        free(before_call);                                                                                             \
+        if (!CHECK(status_of_call == PEFT_OK))                                                                         \
+            fprintf(stderr, "    allocation %ld: %s: %s\n", m->fail_at, peft_status_name(status_of_call),              \
+                    (w)->ctx != NULL ? peft_context_error((w)->ctx) : "");                                             \
+        if (status_of_call != PEFT_OK) goto end;                                                                       \
     } while (0)
 
 /* The whole run; its last parameters in `out` (to be freed), NULL when it did not get there. */
@@ -101,8 +101,9 @@ end:
 }
 
 static void remove_all(const char *folder) {
-    static const char *const files[] = {"adapter/adapter_config.json",        "adapter/adapter_model.safetensors", "checkpoint/checkpoint.json",
-                                        "checkpoint/parameters.safetensors", "checkpoint/optimizer.safetensors",  "checkpoint/host.json"};
+    static const char *const files[] = {"adapter/adapter_config.json",      "adapter/adapter_model.safetensors",
+                                        "checkpoint/checkpoint.json",       "checkpoint/parameters.safetensors",
+                                        "checkpoint/optimizer.safetensors", "checkpoint/host.json"};
     char path[4096];
     for (size_t i = 0; i < sizeof files / sizeof files[0]; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, files[i]);
@@ -132,7 +133,8 @@ int main(void) {
             break;
         }
         failures++;
-        if (got != NULL && !CHECK(memcmp(got, want, bytes) == 0)) fprintf(stderr, "    allocation %ld changed the result\n", k);
+        if (got != NULL && !CHECK(memcmp(got, want, bytes) == 0))
+            fprintf(stderr, "    allocation %ld changed the result\n", k);
         free(got);
         if (check_failed > 20) break;
     }

@@ -1,5 +1,5 @@
-/* cancel.c: a step is cancelled at every piece of work in turn. Parameters and optimizer state stay as they were, and the
- * next step gives the same bits as if nothing had happened: also the same dropout. */
+/* cancel.c: a step is cancelled at every piece of work in turn. Parameters and optimizer state stay as they were, and
+ * the next step gives the same bits as if nothing had happened: also the same dropout. */
 #include "world.h"
 
 /* ---- between slices ---- */

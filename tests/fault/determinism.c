@@ -45,7 +45,9 @@ static result run(uint32_t threads, const peft_executor *executor, uint64_t budg
 
 static void compare(const char *name, const result *want, result got) {
     const bool same = memcmp(want->losses, got.losses, sizeof got.losses) == 0 && snapshot_equal(&want->end, &got.end);
-    if (!CHECK(same)) fprintf(stderr, "    %s: losses %.17g %.17g, other bits\n", name, want->losses[STEPS - 1], got.losses[STEPS - 1]);
+    if (!CHECK(same))
+        fprintf(stderr, "    %s: losses %.17g %.17g, other bits\n", name, want->losses[STEPS - 1],
+                got.losses[STEPS - 1]);
     free(got.end.bytes);
 }
 

@@ -1,5 +1,5 @@
-/* host.c: what the library does to the process it lives in: steady steps take no memory, the base's bytes stay, and locale, errno,
- * rounding and the standard streams are left alone. */
+/* host.c: what the library does to the process it lives in: steady steps take no memory, the base's bytes stay, and
+ * locale, errno, rounding and the standard streams are left alone. */
 #include <errno.h>
 #include <fcntl.h>
 #include <fenv.h>

@@ -1,5 +1,5 @@
-/* world.h: a whole tiny training run, for tests that disturb it: a Llama model of two layers, LoRA with dropout on every linear
- * layer, AdamW. */
+/* world.h: a whole tiny training run, for tests that disturb it: a Llama model of two layers, LoRA with dropout on
+ * every linear layer, AdamW. */
 #ifndef PEFT_TESTS_FAULT_WORLD_H
 #define PEFT_TESTS_FAULT_WORLD_H
 
@@ -9,8 +9,9 @@
 
 enum { WORLD_SEQUENCES = 4, WORLD_ROWS = 150, WORLD_VOCAB = 288 };
 
-#define WORLD_CONFIG                                                                                                     \
-    "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"lora_dropout\": 0.1, \"target_modules\": \"all-linear\"}"
+#define WORLD_CONFIG                                                                                                   \
+    "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 8, \"lora_dropout\": 0.1, \"target_modules\": "               \
+    "\"all-linear\"}"
 
 typedef struct world {
     peft_context *ctx;
@@ -77,8 +78,10 @@ static inline double world_step(world *w, peft_status *out_status) {
     peft_status status = peft_session_forward(w->session, &w->batch, &loss);
     if (status == PEFT_OK) status = peft_session_backward(w->session, 1.0f);
     if (status == PEFT_OK) status = peft_optimizer_step(w->optimizer, w->session, NULL);
-    if (out_status != NULL) *out_status = status;
-    else CHECK_OK(w->ctx, status);
+    if (out_status != NULL)
+        *out_status = status;
+    else
+        CHECK_OK(w->ctx, status);
     return loss;
 }
 

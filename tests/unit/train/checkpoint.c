@@ -5,7 +5,8 @@
 #include "../../fault/world.h"
 
 static void remove_checkpoint(const char *folder) {
-    static const char *const files[] = {"checkpoint.json", "parameters.safetensors", "optimizer.safetensors", "host.json"};
+    static const char *const files[] = {"checkpoint.json", "parameters.safetensors", "optimizer.safetensors",
+                                        "host.json"};
     char path[4096];
     for (size_t i = 0; i < 4; i++) {
         snprintf(path, sizeof path, "%s/%s", folder, files[i]);
@@ -27,7 +28,8 @@ static void resume(const char *folder) {
     steps(&w, 0, 3);
     CHECK_OK(w.ctx, peft_checkpoint_save(w.session, w.optimizer, folder, "{\"at\": 3}"));
     steps(&w, 3, 5);
-    CHECK_OK(w.ctx, peft_checkpoint_save(w.session, w.optimizer, folder, "{\"at\": \"five \xc3\xa4\"}")); /* takes the place of the first */
+    CHECK_OK(w.ctx, peft_checkpoint_save(w.session, w.optimizer, folder,
+                                         "{\"at\": \"five \xc3\xa4\"}")); /* takes the place of the first */
     steps(&w, 5, 8);
     snapshot want = world_snapshot(&w);
 

@@ -17,7 +17,8 @@ static int32_t hear(void *user, const char *text, uint32_t length) {
     return strstr(heard, "ENOUGH") != NULL;
 }
 
-static void check_stream(const char *const *pieces, const char *const *stop, uint32_t stop_count, const char *want, bool want_end) {
+static void check_stream(const char *const *pieces, const char *const *stop, uint32_t stop_count, const char *want,
+                         bool want_end) {
     peft__text_stream stream;
     peft__text_stream_init(&stream, ctx, NULL, 0);
     stream.stop = stop;
@@ -78,7 +79,10 @@ static void check_model(const char *name) {
     snprintf(path, sizeof path, "%s/models/%s", getenv("PEFT_TEST_DATA"), name);
     CHECK_OK(ctx, peft_model_load(ctx, path, NULL, &model));
     if (model == NULL) return;
-    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\", \"init_lora_weights\": false}", 3, &adapter));
+    CHECK_OK(ctx, peft_adapter_create(
+                      ctx, model,
+                      "{\"peft_type\": \"LORA\", \"target_modules\": \"all-linear\", \"init_lora_weights\": false}", 3,
+                      &adapter));
     CHECK_OK(ctx, peft_session_create(ctx, model, &adapter, 1, NULL, &s));
     if (s == NULL) return;
     const int32_t prompt[PROMPT] = {5, 80, 81, 200, 3, 100, 120, 9, 17};
@@ -115,7 +119,8 @@ static void check_model(const char *name) {
     CHECK(pieces == 3 && count >= 3 && count < NEW);
 
     peft_generate_options_init(&o);
-    CHECK_STATUS(ctx, peft_session_generate(s, prompt, PROMPT, &o, NULL, 0, NULL), PEFT_E_LIMIT); /* 128 new ones, 64 positions */
+    CHECK_STATUS(ctx, peft_session_generate(s, prompt, PROMPT, &o, NULL, 0, NULL),
+                 PEFT_E_LIMIT); /* 128 new ones, 64 positions */
     o.max_new_tokens = 4;
     const int32_t bad[1] = {VOCAB + 100};
     CHECK_STATUS(ctx, peft_session_generate(s, bad, 1, &o, got, NEW, &count), PEFT_E_ARG);

@@ -1,5 +1,6 @@
-/* Ten steps of each optimizer against torch and transformers, driven through a stand-in for a session: the step takes its gradients
- * from the session's plan, so an adapter with two tensors and a plan that holds two arrays are all it needs. */
+/* Ten steps of each optimizer against torch and transformers, driven through a stand-in for a session: the step takes
+ * its gradients from the session's plan, so an adapter with two tensors and a plan that holds two arrays are all it
+ * needs. */
 #include "check.h"
 #include "format/safetensors.h"
 #include "train/train.h"
@@ -28,9 +29,15 @@ typedef struct bench {
 
 static void bench_open(bench *b) {
     memset(b, 0, sizeof *b);
-    b->params[0] = (peft__param){.name = "mat", .ndim = 2, .shape = {4, 6}, .elements = 24, .data = b->values[0], .lr_scale = 1.0f};
-    b->params[1] = (peft__param){
-        .name = "vec", .ndim = 1, .shape = {7}, .elements = 7, .data = b->values[1], .lr_scale = 1.0f, .flags = PEFT__PARAM_NO_DECAY};
+    b->params[0] = (peft__param){
+        .name = "mat", .ndim = 2, .shape = {4, 6}, .elements = 24, .data = b->values[0], .lr_scale = 1.0f};
+    b->params[1] = (peft__param){.name = "vec",
+                                 .ndim = 1,
+                                 .shape = {7},
+                                 .elements = 7,
+                                 .data = b->values[1],
+                                 .lr_scale = 1.0f,
+                                 .flags = PEFT__PARAM_NO_DECAY};
     b->adapter.ctx = ctx;
     atomic_init(&b->adapter.references, 2); /* never released: it is no real one */
     b->adapter.method = &b->method;
@@ -83,7 +90,8 @@ static void check_run(const char *name, const peft_optimizer_options *options) {
     for (int step = 0; step < STEPS; step++) {
         give_grads(&b, mat, vec, step, step % 2 ? 8.0f : 1.0f);
         CHECK_OK(ctx, peft_optimizer_step(opt, &b.session, NULL));
-        const double a = error_of(b.values[0], want_mat + step * 24, 24), c = error_of(b.values[1], want_vec + step * 7, 7);
+        const double a = error_of(b.values[0], want_mat + step * 24, 24),
+                     c = error_of(b.values[1], want_vec + step * 7, 7);
         if (!CHECK(a <= 1e-5 && c <= 1e-5)) fprintf(stderr, "    %s step %d: %g %g\n", name, step, a, c);
     }
     CHECK(peft_optimizer_steps(opt) == STEPS);

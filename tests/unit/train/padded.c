@@ -5,18 +5,33 @@
 #include "peft/batch.h"
 
 static peft_context *ctx;
-static int32_t offsets[3], ids[16], positions[16], types[16], labels[16], source[16], classes[2], d_offsets[3], d_ids[8], d_labels[8];
+static int32_t offsets[3], ids[16], positions[16], types[16], labels[16], source[16], classes[2], d_offsets[3],
+    d_ids[8], d_labels[8];
 static peft_batch_buffers buffers;
 
-static bool same(const int32_t *got, const int32_t *want, size_t count) { return memcmp(got, want, count * sizeof *got) == 0; }
-#define SAME(got, ...) CHECK(same((got), (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t)))
+static bool same(const int32_t *got, const int32_t *want, size_t count) {
+    return memcmp(got, want, count * sizeof *got) == 0;
+}
+#define SAME(got, ...)                                                                                                 \
+    CHECK(same((got), (const int32_t[]){__VA_ARGS__}, sizeof((const int32_t[]){__VA_ARGS__}) / sizeof(int32_t)))
 
 int main(void) {
     CHECK(peft_context_create(NULL, &ctx) == PEFT_OK);
-    buffers = (peft_batch_buffers){.struct_size = sizeof buffers, .rows = 16, .offsets = offsets, .input_ids = ids, .position_ids = positions,
-                                   .token_type_ids = types, .labels = labels, .source = source, .sequence_labels = classes, .decoder_rows = 8,
-                                   .decoder_offsets = d_offsets, .decoder_input_ids = d_ids, .decoder_labels = d_labels};
-    const int64_t wide[8] = {1, 1, 7, 8, 5, 6, 1, 1}, mask[8] = {0, 0, 1, 1, 1, 1, 0, 0}, marks[8] = {-100, -100, -100, 8, 5, 6, -100, -100};
+    buffers = (peft_batch_buffers){.struct_size = sizeof buffers,
+                                   .rows = 16,
+                                   .offsets = offsets,
+                                   .input_ids = ids,
+                                   .position_ids = positions,
+                                   .token_type_ids = types,
+                                   .labels = labels,
+                                   .source = source,
+                                   .sequence_labels = classes,
+                                   .decoder_rows = 8,
+                                   .decoder_offsets = d_offsets,
+                                   .decoder_input_ids = d_ids,
+                                   .decoder_labels = d_labels};
+    const int64_t wide[8] = {1, 1, 7, 8, 5, 6, 1, 1}, mask[8] = {0, 0, 1, 1, 1, 1, 0, 0},
+                  marks[8] = {-100, -100, -100, 8, 5, 6, -100, -100};
     int64_t kinds[8] = {0, 0, 0, 1, 0, 1, 0, 0}, two[2] = {3, -100};
     peft_padded p;
     peft_batch b = {0};

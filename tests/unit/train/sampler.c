@@ -19,7 +19,8 @@ static void check_cut(const char *name, peft__sampling sampling, unsigned kept) 
         if (kept >> i & 1u) total += exp((double)logits[i] / (double)sampling.temperature);
     for (int i = 0; i < VOCAB; i++) {
         const double want = kept >> i & 1u ? exp((double)logits[i] / (double)sampling.temperature) / total : 0.0;
-        if (!CHECK(want == 0.0 ? got[i] == 0.0 : fabs(got[i] - want) < 0.015)) fprintf(stderr, "    %s: token %d: %g, expected %g\n", name, i, got[i], want);
+        if (!CHECK(want == 0.0 ? got[i] == 0.0 : fabs(got[i] - want) < 0.015))
+            fprintf(stderr, "    %s: token %d: %g, expected %g\n", name, i, got[i], want);
     }
 }
 

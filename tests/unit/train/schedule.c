@@ -11,10 +11,12 @@ static void check_schedule(const json_t *file, const char *name, int32_t kind) {
     s.kind = kind;
     s.peak_lr = json_number_value(json_object_get(file, "base_lr"));
     s.total_steps = (uint64_t)json_integer_value(json_object_get(file, "total_steps"));
-    s.warmup_steps = strcmp(name, "constant") == 0 ? 0 : (uint64_t)json_integer_value(json_object_get(file, "warmup_steps"));
+    s.warmup_steps =
+        strcmp(name, "constant") == 0 ? 0 : (uint64_t)json_integer_value(json_object_get(file, "warmup_steps"));
     if (json_object_get(options, "power") != NULL) s.power = json_number_value(json_object_get(options, "power"));
     if (json_object_get(options, "lr_end") != NULL) s.end_lr = json_number_value(json_object_get(options, "lr_end"));
-    if (json_object_get(options, "num_cycles") != NULL) s.num_cycles = json_number_value(json_object_get(options, "num_cycles"));
+    if (json_object_get(options, "num_cycles") != NULL)
+        s.num_cycles = json_number_value(json_object_get(options, "num_cycles"));
     CHECK(json_array_size(lr) == 30);
     for (size_t i = 0; i < json_array_size(lr); i++) {
         const double want = json_number_value(json_array_get(lr, i));

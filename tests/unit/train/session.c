@@ -26,7 +26,8 @@ static void make_batch(void) {
 static peft_adapter *lora(uint64_t seed) {
     peft_adapter *adapter = NULL;
     CHECK_OK(ctx, peft_adapter_create(ctx, model,
-                                      "{\"peft_type\": \"LORA\", \"r\": 3, \"target_modules\": [\"q_proj\", \"down_proj\"], \"init_lora_weights\": false}",
+                                      "{\"peft_type\": \"LORA\", \"r\": 3, \"target_modules\": [\"q_proj\", "
+                                      "\"down_proj\"], \"init_lora_weights\": false}",
                                       seed, &adapter));
     return adapter;
 }
@@ -136,7 +137,8 @@ static void check_phases(peft_adapter *adapter) {
     CHECK_STATUS(ctx, peft_session_backward(s, 1.0f), PEFT_E_STATE);
     CHECK_STATUS(ctx, peft_session_advance(s, 0, NULL), PEFT_E_STATE);
     CHECK_STATUS(ctx, peft_optimizer_step(opt, s, NULL), PEFT_E_STATE);
-    CHECK_STATUS(ctx, peft_session_get_gradients(s, adapter, part, peft_adapter_parameter_count(adapter)), PEFT_E_STATE);
+    CHECK_STATUS(ctx, peft_session_get_gradients(s, adapter, part, peft_adapter_parameter_count(adapter)),
+                 PEFT_E_STATE);
 
     CHECK_OK(ctx, peft_session_begin(s, &batch, PEFT_PASS_BOTH, 1.0f));
     CHECK_STATUS(ctx, peft_session_advance(s, 0, &progress), PEFT_AGAIN);
@@ -164,7 +166,8 @@ static void check_phases(peft_adapter *adapter) {
     int64_t rows = 0, cols = 0;
     CHECK_OK(ctx, peft_session_logits(s, &other, PEFT_LOGITS_LAST, logits, VOCAB, &rows, &cols));
     CHECK(rows == 1 && cols == VOCAB);
-    CHECK_STATUS(ctx, peft_session_logits(s, &other, PEFT_LOGITS_ALL, logits, 9 * VOCAB - 1, &rows, &cols), PEFT_E_LIMIT);
+    CHECK_STATUS(ctx, peft_session_logits(s, &other, PEFT_LOGITS_ALL, logits, 9 * VOCAB - 1, &rows, &cols),
+                 PEFT_E_LIMIT);
     CHECK_OK(ctx, peft_session_backward(s, 1.0f));
     CHECK_OK(ctx, peft_session_get_gradients(s, adapter, part, peft_adapter_parameter_count(adapter)));
     CHECK(worst(part, whole, peft_adapter_parameter_count(adapter), 1.0f) < 1e-6);
@@ -204,7 +207,8 @@ static void check_host_loss(peft_adapter *adapter) {
             double total = 0.0;
             for (int c = 0; c < VOCAB; c++) total += exp((double)logits[r * VOCAB + c]);
             for (int c = 0; c < VOCAB; c++)
-                grad[r * VOCAB + c] = (float)((exp((double)logits[r * VOCAB + c]) / total - (c == labels[r + 1])) / targets);
+                grad[r * VOCAB + c] =
+                    (float)((exp((double)logits[r * VOCAB + c]) / total - (c == labels[r + 1])) / targets);
         }
     }
     CHECK_OK(ctx, peft_session_backward(s, 1.0f));
@@ -242,7 +246,8 @@ static void check_two_adapters(peft_adapter *first) {
 
 static void refuse(peft_session *s, const peft_batch *bad, peft_status want, const char *word) {
     CHECK_STATUS(ctx, peft_session_forward(s, bad, NULL), want);
-    if (!CHECK(strstr(peft_context_error(ctx), word) != NULL)) fprintf(stderr, "    \"%s\" does not say \"%s\"\n", peft_context_error(ctx), word);
+    if (!CHECK(strstr(peft_context_error(ctx), word) != NULL))
+        fprintf(stderr, "    \"%s\" does not say \"%s\"\n", peft_context_error(ctx), word);
 }
 
 static void check_refusals(peft_adapter *adapter) {
