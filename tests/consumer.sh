@@ -21,7 +21,7 @@ readelf -d "$libdir/libpeft.so.0" | grep -q 'SONAME.*libpeft.so.0' || { echo "wr
 # Each public header compiles alone, as C99 and as C++11.
 for header in "$stage"/usr/local/include/peft/*.h; do
     name=$(basename "$header")
-    echo "#include \"peft/$name\"" | gcc -std=c99 -Wall -Wextra -Wpedantic -Werror $flags -fsyntax-only -x c - || { echo "peft/$name alone, C99"; exit 1; }
-    echo "#include \"peft/$name\"" | g++ -std=c++11 -Wall -Wextra -Wpedantic -Werror $flags -fsyntax-only -x c++ - || { echo "peft/$name alone, C++11"; exit 1; }
+    printf '#include "peft/%s"\nint main(void) { return 0; }\n' "$name" | gcc -std=c99 -Wall -Wextra -Wpedantic -Werror $flags -fsyntax-only -x c - || { echo "peft/$name alone, C99"; exit 1; }
+    printf '#include "peft/%s"\nint main() { return 0; }\n' "$name" | g++ -std=c++11 -Wall -Wextra -Wpedantic -Werror $flags -fsyntax-only -x c++ - || { echo "peft/$name alone, C++11"; exit 1; }
 done
 echo "C and C++ programs build against the installed library and run"
