@@ -42,7 +42,9 @@ peft_status peft__recipe_set(peft_recipe *recipe, const char *key, json_t *value
         return status;
     }
     if (!defaulted && !entry->from_override && slot->given_as != NULL && strcmp(key, "adapter.method") != 0) {
+        const bool same = json_equal(slot->value, value); /* torchtune names its output folder in two places */
         json_decref(value);
+        if (same) return PEFT_OK;
         return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "%s was given before, as %s (%s)", key, slot->given_as, slot->where);
     }
     json_decref(slot->value);
@@ -141,7 +143,8 @@ static const peft__recipe_entry *find_entry(const peft_recipe *recipe, const cha
         if (strcmp(recipe->entries[i].path, name) == 0) {
             /* An override by another name of the same thing wins. */
             for (size_t j = recipe->entry_count; j-- > i + 1;)
-                if (strcmp(own_name(recipe->entries[j].path), own_name(name)) == 0) return &recipe->entries[j];
+                if (recipe->entries[j].from_override && strcmp(own_name(recipe->entries[j].path), own_name(name)) == 0)
+                    return &recipe->entries[j];
             return &recipe->entries[i];
         }
     for (size_t i = recipe->entry_count; i-- > 0;)
@@ -194,6 +197,11 @@ static peft_status expand_text(peft_recipe *recipe, const peft__recipe_entry *en
 /* A value with its references replaced; new reference. A text that is one reference alone becomes the value it names. */
 static peft_status expand(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value, int depth, json_t **out_value) {
     const char *text = json_string_value(value);
+    const bool yes = text != NULL && (strcmp(text, "True") == 0 || strcmp(text, "TRUE") == 0);
+    if (yes || (text != NULL && (strcmp(text, "False") == 0 || strcmp(text, "FALSE") == 0))) { /* torchtune writes them so */
+        *out_value = json_boolean(yes);
+        return PEFT_OK;
+    }
     if (text == NULL || strstr(text, "${") == NULL || strncmp(entry->path, "data.chat_template", 18) == 0) {
         *out_value = json_deep_copy(value);
         return *out_value != NULL ? PEFT_OK : peft__fail_nomem(recipe->ctx, 64, "a recipe");
