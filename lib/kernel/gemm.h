@@ -8,9 +8,10 @@
  *   feature panel  [k][features]  `features` neighbouring columns of C
  *   micro kernel   multiplies one panel with one panel into a micro-tile of C
  *
- * Micro-kernels are those of BLIS (called directly: no context lookup, no allocation, no thread, no abort path of BLIS is ever
- * entered) or, where they are not in the archive and on CPUs without AVX2, our own (gemm_micro.inc). Which one is
- * a function of (cpu, rows of the whole product) only, never of a worker's share: same bits for any number of threads.
+ * Micro-kernels are those of BLIS (called directly: no context lookup, no allocation, no thread, no abort path of BLIS
+ * is ever entered) or, where they are not in the archive and on CPUs without AVX2, our own (gemm_micro.inc). Which one
+ * is a function of (cpu, rows of the whole product) only, never of a worker's share: same bits for any number of
+ * threads.
  *
  * Panels are padded with zeros to full width; `c` is only touched inside the valid part.
  */
@@ -22,8 +23,9 @@
 typedef struct peft__gemm peft__gemm;
 
 /* Everything of one micro-tile, fewer than full rows or columns included. beta is 0 or 1; with 0 C is not read. */
-typedef void (*peft__gemm_micro_fn)(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w, const float *x,
-                                    float beta, float *c, int64_t ldc, const float *next_w, const float *next_x);
+typedef void (*peft__gemm_micro_fn)(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth,
+                                    const float *w, const float *x, float beta, float *c, int64_t ldc,
+                                    const float *next_w, const float *next_x);
 
 struct peft__gemm {
     uint32_t cpu;
@@ -55,12 +57,16 @@ static inline size_t peft__gemm_feature_floats(int64_t count, int64_t depth) {
     return (size_t)((count + PEFT__GEMM_MAX_FEATURES - 1) * depth);
 }
 /* Scratch floats of peft__gemm_pack_features and its transposed form. */
-static inline size_t peft__gemm_pack_scratch(void) { return (size_t)PEFT__GEMM_MAX_FEATURES * (PEFT__GEMM_DEPTH + 16); }
+static inline size_t peft__gemm_pack_scratch(void) {
+    return (size_t)PEFT__GEMM_MAX_FEATURES * (PEFT__GEMM_DEPTH + 16);
+}
 
 /* Rows [0, count) of x [count, depth] (ld apart) into token panels; panel p begins at out + p * tokens * depth. */
-void peft__gemm_pack_tokens(const peft__gemm *gemm, const float *x, int64_t ld, int64_t count, int64_t depth, float *out);
+void peft__gemm_pack_tokens(const peft__gemm *gemm, const float *x, int64_t ld, int64_t count, int64_t depth,
+                            float *out);
 /* The same from x [depth, count]: column i is token i. */
-void peft__gemm_pack_tokens_t(const peft__gemm *gemm, const float *x, int64_t ld, int64_t count, int64_t depth, float *out);
+void peft__gemm_pack_tokens_t(const peft__gemm *gemm, const float *x, int64_t ld, int64_t count, int64_t depth,
+                              float *out);
 
 /* One panel from rows anywhere: out[k * width + i] = rows[i][k] for i < count <= width, 0 for the other i. */
 void peft__gemm_turn_rows(const float *const *rows, int64_t count, int64_t width, int64_t depth, float *out);
@@ -68,23 +74,25 @@ void peft__gemm_turn_rows(const float *const *rows, int64_t count, int64_t width
 void peft__gemm_turn(const float *x, int64_t ld, int64_t count, int64_t width, int64_t depth, float *out);
 
 /* Rows [f0, f0 + count) and columns [k0, k0 + depth) of the logical matrix into feature panels, each feature a row. */
-void peft__gemm_pack_features(const peft__gemm *gemm, const peft__matrix *m, int64_t f0, int64_t count, int64_t k0, int64_t depth,
-                              float *scratch, float *out);
+void peft__gemm_pack_features(const peft__gemm *gemm, const peft__matrix *m, int64_t f0, int64_t count, int64_t k0,
+                              int64_t depth, float *scratch, float *out);
 /* Each feature a column: rows [k0, k0 + depth), columns [f0, f0 + count). depth at most PEFT__GEMM_DEPTH. */
-void peft__gemm_pack_features_t(const peft__gemm *gemm, const peft__matrix *m, int64_t f0, int64_t count, int64_t k0, int64_t depth,
-                                float *scratch, float *out);
+void peft__gemm_pack_features_t(const peft__gemm *gemm, const peft__matrix *m, int64_t f0, int64_t count, int64_t k0,
+                                int64_t depth, float *scratch, float *out);
 
-/* C[count tokens, features] = beta C + X W over `depth`. w: feature panels of this depth; x: token panels `x_stride` floats apart,
- * beginning at the wanted k. */
-void peft__gemm_sweep(const peft__gemm *gemm, const float *w, int64_t features, const float *x, int64_t x_stride, int64_t count,
-                      int64_t depth, float beta, float *c, int64_t ldc);
+/* C[count tokens, features] = beta C + X W over `depth`. w: feature panels of this depth; x: token panels `x_stride`
+ * floats apart, beginning at the wanted k. */
+void peft__gemm_sweep(const peft__gemm *gemm, const float *w, int64_t features, const float *x, int64_t x_stride,
+                      int64_t count, int64_t depth, float beta, float *c, int64_t ldc);
 
 /* ---- own micro-kernels, one per instruction set (gemm_micro.inc) */
-void peft__gemm_micro_generic(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w, const float *x,
-                              float beta, float *c, int64_t ldc, const float *next_w, const float *next_x);
-void peft__gemm_micro_avx2(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w, const float *x,
-                           float beta, float *c, int64_t ldc, const float *next_w, const float *next_x);
-void peft__gemm_micro_avx512(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w, const float *x,
-                             float beta, float *c, int64_t ldc, const float *next_w, const float *next_x);
+void peft__gemm_micro_generic(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w,
+                              const float *x, float beta, float *c, int64_t ldc, const float *next_w,
+                              const float *next_x);
+void peft__gemm_micro_avx2(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w,
+                           const float *x, float beta, float *c, int64_t ldc, const float *next_w, const float *next_x);
+void peft__gemm_micro_avx512(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w,
+                             const float *x, float beta, float *c, int64_t ldc, const float *next_w,
+                             const float *next_x);
 
 #endif

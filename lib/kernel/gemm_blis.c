@@ -1,8 +1,8 @@
 /* gemm_blis.c: the only file that knows BLIS.
  *
  * The micro-kernels are called by name. They need nothing else of BLIS: not its initialisation (which reads an
- * environment variable and can abort), not its contexts, not its guess at the CPU (wrong on CPUs newer than the release). And a
- * static link takes in these two objects only, not ten megabytes.
+ * environment variable and can abort), not its contexts, not its guess at the CPU (wrong on CPUs newer than the
+ * release). And a static link takes in these two objects only, not ten megabytes.
  */
 #include "kernel/gemm_blis.h"
 
@@ -18,8 +18,8 @@
 #ifdef HAVE_MICRO_KERNELS
 
 /* 32 x 12, stores columns of its tile: the tile's rows are our features, its columns our tokens. */
-static void micro_avx512(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w, const float *x, float beta,
-                         float *c, int64_t ldc, const float *next_w, const float *next_x) {
+static void micro_avx512(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w,
+                         const float *x, float beta, float *c, int64_t ldc, const float *next_w, const float *next_x) {
     (void)gemm;
     float one = 1.0f;
     auxinfo_t aux;
@@ -30,8 +30,8 @@ static void micro_avx512(const peft__gemm *gemm, int64_t features, int64_t token
 }
 
 /* 6 x 16, stores rows: the tile's rows are our tokens. */
-static void micro_avx2(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w, const float *x, float beta,
-                       float *c, int64_t ldc, const float *next_w, const float *next_x) {
+static void micro_avx2(const peft__gemm *gemm, int64_t features, int64_t tokens, int64_t depth, const float *w,
+                       const float *x, float beta, float *c, int64_t ldc, const float *next_w, const float *next_x) {
     (void)gemm;
     float one = 1.0f;
     auxinfo_t aux;

@@ -27,23 +27,22 @@ static axpy_fn choose_axpy(uint32_t cpu) {
 }
 
 /* Stored [cols, rows]: y gathers one stored row per column of x. */
-static void by_columns(uint32_t cpu, const peft__matrix *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y,
-                       int64_t ldy) {
+static void by_columns(uint32_t cpu, const peft__matrix *w, int64_t r0, int64_t r1, const float *x, int64_t ldx,
+                       int64_t n, float *y, int64_t ldy) {
     const axpy_fn axpy = choose_axpy(cpu);
     float piece[PIECE];
-    for (int64_t i = 0; i < n; i++)
-        memset(y + i * ldy, 0, (size_t)(r1 - r0) * sizeof(float));
+    for (int64_t i = 0; i < n; i++) memset(y + i * ldy, 0, (size_t)(r1 - r0) * sizeof(float));
     for (int64_t first = r0; first < r1; first += PIECE) {
         const int64_t here = peft__min_i64(PIECE, r1 - first);
         for (int64_t c = 0; c < w->cols; c++) {
             peft__widen(cpu, w->dtype, peft__matrix_row(w, c), first, here, piece);
-            for (int64_t i = 0; i < n; i++)
-                axpy(x[i * ldx + c], piece, here, y + i * ldy + (first - r0));
+            for (int64_t i = 0; i < n; i++) axpy(x[i * ldx + c], piece, here, y + i * ldy + (first - r0));
         }
     }
 }
 
-void peft__gemv(uint32_t cpu, const peft__matrix *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n, float *y, int64_t ldy) {
+void peft__gemv(uint32_t cpu, const peft__matrix *w, int64_t r0, int64_t r1, const float *x, int64_t ldx, int64_t n,
+                float *y, int64_t ldy) {
     if (w->transposed) {
         by_columns(cpu, w, r0, r1, x, ldx, n, y, ldy);
         return;
@@ -60,7 +59,6 @@ void peft__gemv(uint32_t cpu, const peft__matrix *w, int64_t r0, int64_t r1, con
             peft__widen(cpu, w->dtype, row, c, here, piece);
             dot(piece, x + c, ldx, n, here, sum);
         }
-        for (int64_t i = 0; i < n; i++)
-            y[i * ldy + (r - r0)] = sum[i];
+        for (int64_t i = 0; i < n; i++) y[i * ldy + (r - r0)] = sum[i];
     }
 }

@@ -1,8 +1,8 @@
 /* roofline: the multiply-add peak of this machine, and what share of it our products reach, shape by shape.
  *
- *   roofline [threads [cpu [best]]]   1 thread; PEFT_CPU_* number; rates are medians of 15 runs and more through the graph's
- *                                     executor, or with `best` of the fastest run, in processor time on one thread
- *                                     (for a machine that has other work to do)
+ *   roofline [threads [cpu [best]]]   1 thread; PEFT_CPU_* number; rates are medians of 15 runs and more through the
+ * graph's executor, or with `best` of the fastest run, in processor time on one thread (for a machine that has other
+ * work to do)
  *
  * The peak is measured with the widest vectors that a context would use, in registers only, on every thread at once.
  * Shapes are tokens x outputs x inputs. fwd: y = x W^T; dx = dy W; dw = dy^T x (of a trained W, floats).
@@ -40,8 +40,21 @@ __attribute__((target("avx512f"))) static double peak_avx512(void) {
     const __m512 a = _mm512_set1_ps(0.999f), b = _mm512_set1_ps(1e-3f);
     __m512 s0 = b, s1 = b, s2 = b, s3 = b, s4 = b, s5 = b, s6 = b, s7 = b, s8 = b, s9 = b, s10 = b, s11 = b;
     for (int i = 0; i < PEAK_STEPS; i++) {
-#define STEP(s) s = _mm512_fmadd_ps(s, a, b); HOLD(s)
-        STEP(s0); STEP(s1); STEP(s2); STEP(s3); STEP(s4); STEP(s5); STEP(s6); STEP(s7); STEP(s8); STEP(s9); STEP(s10); STEP(s11);
+#define STEP(s)                                                                                                        \
+    s = _mm512_fmadd_ps(s, a, b);                                                                                      \
+    HOLD(s)
+        STEP(s0);
+        STEP(s1);
+        STEP(s2);
+        STEP(s3);
+        STEP(s4);
+        STEP(s5);
+        STEP(s6);
+        STEP(s7);
+        STEP(s8);
+        STEP(s9);
+        STEP(s10);
+        STEP(s11);
 #undef STEP
     }
     return 2.0 * 12.0 * 16.0 * PEAK_STEPS;
@@ -50,8 +63,21 @@ __attribute__((target("avx2,fma"))) static double peak_avx2(void) {
     const __m256 a = _mm256_set1_ps(0.999f), b = _mm256_set1_ps(1e-3f);
     __m256 s0 = b, s1 = b, s2 = b, s3 = b, s4 = b, s5 = b, s6 = b, s7 = b, s8 = b, s9 = b, s10 = b, s11 = b;
     for (int i = 0; i < PEAK_STEPS; i++) {
-#define STEP(s) s = _mm256_fmadd_ps(s, a, b); __asm__ volatile("" : "+x"(s))
-        STEP(s0); STEP(s1); STEP(s2); STEP(s3); STEP(s4); STEP(s5); STEP(s6); STEP(s7); STEP(s8); STEP(s9); STEP(s10); STEP(s11);
+#define STEP(s)                                                                                                        \
+    s = _mm256_fmadd_ps(s, a, b);                                                                                      \
+    __asm__ volatile("" : "+x"(s))
+        STEP(s0);
+        STEP(s1);
+        STEP(s2);
+        STEP(s3);
+        STEP(s4);
+        STEP(s5);
+        STEP(s6);
+        STEP(s7);
+        STEP(s8);
+        STEP(s9);
+        STEP(s10);
+        STEP(s11);
 #undef STEP
     }
     return 2.0 * 12.0 * 8.0 * PEAK_STEPS;
@@ -62,14 +88,11 @@ static double peak_generic(void) {
     typedef float vec __attribute__((vector_size(16)));
     const vec a = {0.999f, 0.999f, 0.999f, 0.999f}, b = {1e-3f, 1e-3f, 1e-3f, 1e-3f};
     vec s[8];
-    for (int j = 0; j < 8; j++)
-        s[j] = b;
+    for (int j = 0; j < 8; j++) s[j] = b;
     for (int i = 0; i < PEAK_STEPS; i++)
-        for (int j = 0; j < 8; j++)
-            s[j] = s[j] * a + b;
+        for (int j = 0; j < 8; j++) s[j] = s[j] * a + b;
     volatile float sink = 0.0f;
-    for (int j = 0; j < 8; j++)
-        sink = sink + s[j][0];
+    for (int j = 0; j < 8; j++) sink = sink + s[j][0];
     return 2.0 * 8.0 * 4.0 * PEAK_STEPS;
 }
 
@@ -77,7 +100,9 @@ static void peak_tile(void *argument, uint32_t tile, uint32_t lane) {
     (void)lane;
     double *flops = argument;
 #if defined(__x86_64__)
-    flops[tile] = ctx->cpu >= PEFT_CPU_AVX512 ? peak_avx512() : ctx->cpu >= PEFT_CPU_AVX2 ? peak_avx2() : peak_generic();
+    flops[tile] = ctx->cpu >= PEFT_CPU_AVX512 ? peak_avx512()
+                  : ctx->cpu >= PEFT_CPU_AVX2 ? peak_avx2()
+                                              : peak_generic();
 #else
     flops[tile] = peak_generic();
 #endif
@@ -95,7 +120,8 @@ static double peak(uint32_t threads) {
     return top;
 }
 
-/* ---- products ------------------------------------------------------------------------------------------------------ */
+/* ---- products ------------------------------------------------------------------------------------------------------
+ */
 
 static void *memory(size_t bytes) {
     void *p = peft__alloc(ctx->mem, bytes);
@@ -105,8 +131,7 @@ static void *memory(size_t bytes) {
 
 static float *numbers(int64_t count) {
     float *x = memory((size_t)count * sizeof(float));
-    for (int64_t i = 0; i < count; i++)
-        x[i] = peft__rng_uniform(&rng) - 0.5f;
+    for (int64_t i = 0; i < count; i++) x[i] = peft__rng_uniform(&rng) - 0.5f;
     return x;
 }
 
@@ -142,7 +167,9 @@ static rates measure(peft__graph *graph, const peft_batch *batch) {
     const peft__run_options options = {.training = true, .deadline_us = UINT64_MAX};
     const peft__plan_info *info = peft__graph_plan_info(graph);
     int count = 0;
-    for (uint64_t start = peft__clock_us(); count < MOST && (count < 15 || peft__clock_us() - start < 400000) && (count < 3 || peft__clock_us() - start < 4000000); count++) {
+    for (uint64_t start = peft__clock_us(); count < MOST && (count < 15 || peft__clock_us() - start < 400000) &&
+                                            (count < 3 || peft__clock_us() - start < 4000000);
+         count++) {
         peft__cursor cursor = {0};
         const double t0 = now_us();
         check(peft__graph_run(graph, &cursor, info->forward_steps, &options));
@@ -161,7 +188,13 @@ static peft__value *leaf(peft__graph *graph, int64_t rows, int64_t cols, bool tr
     static peft__param params[512];
     static int used;
     peft__param *p = &params[used++ % 512];
-    *p = (peft__param){.name = "leaf", .ndim = 2, .flags = trained ? 0 : PEFT__PARAM_FROZEN, .shape = {rows, cols}, .elements = rows * cols, .data = data, .lr_scale = 1.0f};
+    *p = (peft__param){.name = "leaf",
+                       .ndim = 2,
+                       .flags = trained ? 0 : PEFT__PARAM_FROZEN,
+                       .shape = {rows, cols},
+                       .elements = rows * cols,
+                       .data = data,
+                       .lr_scale = 1.0f};
     return peft__value_param(graph, p);
 }
 
@@ -193,14 +226,15 @@ static void product(int64_t n, int64_t out, int64_t in, double top) {
         peft__value *y = peft__op_linear(graph, leaf(graph, n, in, true, x), weight, (peft__vector){NULL, NULL}, NULL);
         differentiate(graph, y);
         const rates r = measure(graph, NULL);
-        printf("  %s %4.0f %3.0f%% %4.0f %3.0f%%", peft_dtype_name(types[t]), flops / r.forward, 100.0 * flops / r.forward / top, flops / r.backward,
-               100.0 * flops / r.backward / top);
+        printf("  %s %4.0f %3.0f%% %4.0f %3.0f%%", peft_dtype_name(types[t]), flops / r.forward,
+               100.0 * flops / r.forward / top, flops / r.backward, 100.0 * flops / r.backward / top);
         peft__graph_destroy(graph);
         peft__free(ctx->mem, data);
     }
     peft__graph *graph = start();
     const peft__weight weight = {{NULL, PEFT_DTYPE_F32, 0, out, in, 0, false}, leaf(graph, out, in, true, w)};
-    differentiate(graph, peft__op_linear(graph, leaf(graph, n, in, false, x), weight, (peft__vector){NULL, NULL}, NULL));
+    differentiate(graph,
+                  peft__op_linear(graph, leaf(graph, n, in, false, x), weight, (peft__vector){NULL, NULL}, NULL));
     const rates r = measure(graph, NULL);
     printf("  dw %4.0f %3.0f%%\n", flops / r.backward, 100.0 * flops / r.backward / top);
     fflush(stdout);
@@ -212,13 +246,15 @@ static void product(int64_t n, int64_t out, int64_t in, double top) {
 static void adapter(int64_t n, int64_t out, int64_t in, int64_t rank, double top) {
     float *x = numbers(n * in), *y = numbers(n * out), *a = numbers(rank * in), *b = numbers(out * rank);
     peft__graph *graph = start();
-    peft__value *sum = peft__op_low_rank(graph, leaf(graph, n, in, true, x), peft__op_scale(graph, leaf(graph, n, out, false, y), 1.0f),
+    peft__value *sum = peft__op_low_rank(graph, leaf(graph, n, in, true, x),
+                                         peft__op_scale(graph, leaf(graph, n, out, false, y), 1.0f),
                                          leaf(graph, rank, in, true, a), leaf(graph, out, rank, true, b), 2.0f, -1);
     differentiate(graph, sum);
     const rates r = measure(graph, NULL);
     const double flops = 2e-9 * (double)(n * rank) * (double)(in + out);
-    printf("%6d %6d %6d rank %3d  forward %5.1f (%2.0f%%)  backward %5.1f (%2.0f%%)\n", (int)n, (int)out, (int)in, (int)rank, flops / r.forward,
-           100.0 * flops / r.forward / top, 2.0 * flops / r.backward, 200.0 * flops / r.backward / top);
+    printf("%6d %6d %6d rank %3d  forward %5.1f (%2.0f%%)  backward %5.1f (%2.0f%%)\n", (int)n, (int)out, (int)in,
+           (int)rank, flops / r.forward, 100.0 * flops / r.forward / top, 2.0 * flops / r.backward,
+           200.0 * flops / r.backward / top);
     peft__graph_destroy(graph);
     peft__free(ctx->mem, x), peft__free(ctx->mem, y), peft__free(ctx->mem, a), peft__free(ctx->mem, b);
 }
@@ -229,11 +265,9 @@ static void head(int64_t n, int64_t vocabulary, int64_t d, peft_dtype dtype, dou
     size_t stride = 0;
     if (!peft__dtype_row_bytes(dtype, d, &stride)) return;
     uint8_t *data = memory(stride * (size_t)vocabulary);
-    for (int64_t r = 0; r < vocabulary; r++)
-        check(peft__quantize(ctx, dtype, w + r * d, d, data + (size_t)r * stride));
+    for (int64_t r = 0; r < vocabulary; r++) check(peft__quantize(ctx, dtype, w + r * d, d, data + (size_t)r * stride));
     int32_t *ids = memory((size_t)n * 4), *labels = memory((size_t)n * 4);
-    for (int64_t i = 0; i < n; i++)
-        ids[i] = labels[i] = (int32_t)i;
+    for (int64_t i = 0; i < n; i++) ids[i] = labels[i] = (int32_t)i;
     const int32_t offsets[] = {0, (int32_t)n};
     peft_batch batch;
     peft_batch_init(&batch);
@@ -252,10 +286,11 @@ static void head(int64_t n, int64_t vocabulary, int64_t d, peft_dtype dtype, dou
     peft__op_head_loss(graph, rows, weight, (peft__vector){NULL, NULL}, &config);
     const rates r = measure(graph, &batch);
     const double flops = 4e-9 * (double)n * (double)vocabulary * (double)d;
-    printf("%6d %6d %6d head and loss, %s: %.3f s, %.0f GF/s (%.0f%%)\n", (int)n, (int)vocabulary, (int)d, peft_dtype_name(dtype), r.forward, flops / r.forward,
-           100.0 * flops / r.forward / top);
+    printf("%6d %6d %6d head and loss, %s: %.3f s, %.0f GF/s (%.0f%%)\n", (int)n, (int)vocabulary, (int)d,
+           peft_dtype_name(dtype), r.forward, flops / r.forward, 100.0 * flops / r.forward / top);
     peft__graph_destroy(graph);
-    peft__free(ctx->mem, x), peft__free(ctx->mem, w), peft__free(ctx->mem, data), peft__free(ctx->mem, ids), peft__free(ctx->mem, labels);
+    peft__free(ctx->mem, x), peft__free(ctx->mem, w), peft__free(ctx->mem, data), peft__free(ctx->mem, ids),
+        peft__free(ctx->mem, labels);
 }
 
 int main(int argc, char **argv) {
@@ -270,13 +305,13 @@ int main(int argc, char **argv) {
     const double top = peak(options.threads);
     printf("%s, %u thread(s): peak %.0f GF/s\n", names[ctx->cpu], options.threads, top);
     printf("tokens    out     in  type  fwd  %%   dx   %%\n");
-    static const int64_t shapes[][3] = {{1, 576, 576}, {4, 576, 576}, {16, 576, 576}, {32, 576, 576}, {64, 576, 576}, {128, 576, 576}, {128, 1536, 576},
-                                        {512, 192, 576}, {512, 576, 576}, {512, 1536, 576}, {512, 576, 1536}, {512, 2048, 2048}, {2048, 576, 576}};
-    for (size_t i = 0; i < PEFT_COUNT(shapes); i++)
-        product(shapes[i][0], shapes[i][1], shapes[i][2], top);
+    static const int64_t shapes[][3] = {{1, 576, 576},   {4, 576, 576},    {16, 576, 576},   {32, 576, 576},
+                                        {64, 576, 576},  {128, 576, 576},  {128, 1536, 576}, {512, 192, 576},
+                                        {512, 576, 576}, {512, 1536, 576}, {512, 576, 1536}, {512, 2048, 2048},
+                                        {2048, 576, 576}};
+    for (size_t i = 0; i < PEFT_COUNT(shapes); i++) product(shapes[i][0], shapes[i][1], shapes[i][2], top);
     static const int64_t ranks[] = {1, 4, 8, 16, 64};
-    for (size_t i = 0; i < PEFT_COUNT(ranks); i++)
-        adapter(512, 576, 576, ranks[i], top);
+    for (size_t i = 0; i < PEFT_COUNT(ranks); i++) adapter(512, 576, 576, ranks[i], top);
     head(512, 49152, 576, PEFT_DTYPE_F32, top);
     head(512, 49152, 576, PEFT_DTYPE_Q8_0, top);
     peft_context_destroy(ctx);

@@ -1,8 +1,9 @@
-/* column_norm.c: the two operations of DoRA: norms of the adapted weight's rows, and the output rescaled by magnitude / norm.
+/* column_norm.c: the two operations of DoRA: norms of the adapted weight's rows, and the output rescaled by magnitude /
+ * norm.
  *
- * norms     n_j = || W_j + scale * B_j A ||: rows of W are widened a few at a time and the update is added to them, which costs
- *           what one row of tokens per unit of rank would. Constant in the backward pass, as the method says.
- * rescale   out = b + (m / n) (y - b): the bias is not scaled. Backward: dy = (m / n) g, dm = sum_rows g (y - b) / n and, for a
+ * norms     n_j = || W_j + scale * B_j A ||: rows of W are widened a few at a time and the update is added to them,
+ * which costs what one row of tokens per unit of rank would. Constant in the backward pass, as the method says. rescale
+ * out = b + (m / n) (y - b): the bias is not scaled. Backward: dy = (m / n) g, dm = sum_rows g (y - b) / n and, for a
  *           trained bias, db = sum_rows g (1 - m / n).
  */
 #include <inttypes.h>
@@ -36,8 +37,7 @@ static void read_rows(uint32_t cpu, const peft__matrix *m, int64_t first, int64_
     float part[NORM_ROWS];
     for (int64_t k = 0; k < m->cols; k++) {
         peft__widen(cpu, m->dtype, peft__matrix_row(m, k), first, count, part);
-        for (int64_t i = 0; i < count; i++)
-            out[i * ld + k] = part[i];
+        for (int64_t i = 0; i < count; i++) out[i * ld + k] = part[i];
     }
 }
 
@@ -75,15 +75,17 @@ static size_t norms_lane(const peft__node *node, peft__pass pass) {
     return (size_t)(NORM_ROWS * (attr->weight.matrix.cols + rank)) * sizeof(float);
 }
 
-static const peft__op norms_op = {.name = "weight_norms", .in_place = -1, .tiles = norms_tiles, .tile = norms_tile, .lane_bytes = norms_lane};
+static const peft__op norms_op = {
+    .name = "weight_norms", .in_place = -1, .tiles = norms_tiles, .tile = norms_tile, .lane_bytes = norms_lane};
 
 peft__value *peft__op_weight_norms(peft__graph *g, peft__weight weight, peft__value *a, peft__value *b, float scale) {
     if (peft__graph_failed(g)) return NULL;
     if (!peft__weight_check(g, "weight_norms", &weight, weight.matrix.rows, weight.matrix.cols)) return NULL;
-    if ((a == NULL) != (b == NULL) ||
-        (a != NULL && (a->cols != weight.matrix.cols || a->rows->max_rows != b->cols || b->rows->max_rows != weight.matrix.rows)))
+    if ((a == NULL) != (b == NULL) || (a != NULL && (a->cols != weight.matrix.cols || a->rows->max_rows != b->cols ||
+                                                     b->rows->max_rows != weight.matrix.rows)))
         return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG,
-                                              "weight_norms: A and B do not fit a weight [%" PRId64 ", %" PRId64 "]: expected [r, in] and [out, r]",
+                                              "weight_norms: A and B do not fit a weight [%" PRId64 ", %" PRId64
+                                              "]: expected [r, in] and [out, r]",
                                               weight.matrix.rows, weight.matrix.cols));
     const norms attr = {weight, scale};
     peft__value *const in[NORM_COUNT] = {weight.value, a, b};
@@ -93,11 +95,14 @@ peft__value *peft__op_weight_norms(peft__graph *g, peft__weight weight, peft__va
     return peft__node_add(g, &norms_op, in, NORM_COUNT, &out, 1, &attr, sizeof attr) == NULL ? NULL : out;
 }
 
-/* ---- rescale ------------------------------------------------------------------------------------------------------ */
+/* ---- rescale ------------------------------------------------------------------------------------------------------
+ */
 
 enum { SCALE_Y = 0, SCALE_M = 1, SCALE_N = 2, SCALE_BIAS = 3, SCALE_COUNT = 4, SCALE_ROWS = 32, SCALE_COLUMNS = 128 };
 
-static bool wants(const peft__value *value) { return value != NULL && value->needs_grad; }
+static bool wants(const peft__value *value) {
+    return value != NULL && value->needs_grad;
+}
 
 static int64_t row_tiles(const peft__node *node, peft__pass pass) {
     if (pass == PEFT__BACKWARD && !wants(node->in[SCALE_Y])) return 0;
@@ -118,24 +123,20 @@ static void scale_rows(const peft__node *node, peft__pass pass, int64_t first, c
     for (int64_t c0 = 0; c0 < y->cols; c0 += SCALE_COLUMNS) {
         const int64_t columns = peft__min_i64(SCALE_COLUMNS, y->cols - c0);
         float factor[SCALE_COLUMNS], bias[SCALE_COLUMNS];
-        for (int64_t c = 0; c < columns; c++)
-            factor[c] = m[c0 + c] / n[c0 + c];
+        for (int64_t c = 0; c < columns; c++) factor[c] = m[c0 + c] / n[c0 + c];
         peft__vector_read(run->cpu, node->attr, c0, columns, bias);
         for (int64_t r = first; r < end; r++) {
             if (pass == PEFT__FORWARD) {
                 const float *from = y->data + r * y->ld + c0;
                 float *to = out->data + r * out->ld + c0;
-                for (int64_t c = 0; c < columns; c++)
-                    to[c] = bias[c] + factor[c] * (from[c] - bias[c]);
+                for (int64_t c = 0; c < columns; c++) to[c] = bias[c] + factor[c] * (from[c] - bias[c]);
             } else {
                 const float *from = out->grad + r * out->ld + c0;
                 float *to = y->grad + r * y->ld + c0;
                 if (keep)
-                    for (int64_t c = 0; c < columns; c++)
-                        to[c] += factor[c] * from[c];
+                    for (int64_t c = 0; c < columns; c++) to[c] += factor[c] * from[c];
                 else
-                    for (int64_t c = 0; c < columns; c++)
-                        to[c] = factor[c] * from[c];
+                    for (int64_t c = 0; c < columns; c++) to[c] = factor[c] * from[c];
             }
         }
     }
@@ -151,22 +152,22 @@ static void sum_columns(const peft__node *node, int64_t first, const peft__run *
         const float *g = out->grad + r * out->ld + first;
         if (wants(m)) {
             const float *from = y->data + r * y->ld + first;
-            for (int64_t c = 0; c < columns; c++)
-                of_m[c] += g[c] * (from[c] - bias[c]);
+            for (int64_t c = 0; c < columns; c++) of_m[c] += g[c] * (from[c] - bias[c]);
         }
         if (wants(b))
-            for (int64_t c = 0; c < columns; c++)
-                of_b[c] += g[c];
+            for (int64_t c = 0; c < columns; c++) of_b[c] += g[c];
     }
     if (wants(m))
         for (int64_t c = 0; c < columns; c++)
             m->grad[first + c] = (peft__accumulates(node, SCALE_M) ? m->grad[first + c] : 0.0f) + of_m[c] / n[c];
     if (wants(b))
         for (int64_t c = 0; c < columns; c++)
-            b->grad[first + c] = (peft__accumulates(node, SCALE_BIAS) ? b->grad[first + c] : 0.0f) + of_b[c] * (1.0f - m->data[first + c] / n[c]);
+            b->grad[first + c] = (peft__accumulates(node, SCALE_BIAS) ? b->grad[first + c] : 0.0f) +
+                                 of_b[c] * (1.0f - m->data[first + c] / n[c]);
 }
 
-static void rescale_tile(const peft__node *node, peft__pass pass, uint32_t phase, uint32_t number, const peft__run *run) {
+static void rescale_tile(const peft__node *node, peft__pass pass, uint32_t phase, uint32_t number,
+                         const peft__run *run) {
     (void)phase;
     const int64_t rows = row_tiles(node, pass);
     if (number < rows)
@@ -181,16 +182,20 @@ static void rescale_reads(const peft__node *node, uint32_t *in_mask, uint32_t *o
     *out_mask = 0;
 }
 
-static const peft__op rescale_op = {.name = "rescale", .in_place = SCALE_Y, .reads = rescale_reads, .tiles = rescale_tiles, .tile = rescale_tile};
+static const peft__op rescale_op = {
+    .name = "rescale", .in_place = SCALE_Y, .reads = rescale_reads, .tiles = rescale_tiles, .tile = rescale_tile};
 
-peft__value *peft__op_rescale(peft__graph *g, peft__value *y, peft__value *magnitude, peft__value *norms_value, peft__vector bias) {
+peft__value *peft__op_rescale(peft__graph *g, peft__value *y, peft__value *magnitude, peft__value *norms_value,
+                              peft__vector bias) {
     if (peft__graph_failed(g) || y == NULL || magnitude == NULL || norms_value == NULL) return NULL;
     if (magnitude->cols != y->cols || norms_value->cols != y->cols)
         return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG,
-                                              "rescale: magnitude has %" PRId64 " and norms have %" PRId64 " elements, expected %" PRId64,
+                                              "rescale: magnitude has %" PRId64 " and norms have %" PRId64
+                                              " elements, expected %" PRId64,
                                               magnitude->cols, norms_value->cols, y->cols));
     if (!peft__vector_check(g, "rescale", &bias, y->cols)) return NULL;
     peft__value *const in[SCALE_COUNT] = {y, magnitude, norms_value, bias.value};
     peft__value *out = peft__value_new(g, y->rows, y->cols, "rescale");
-    return out == NULL || peft__node_add(g, &rescale_op, in, SCALE_COUNT, &out, 1, &bias, sizeof bias) == NULL ? NULL : out;
+    return out == NULL || peft__node_add(g, &rescale_op, in, SCALE_COUNT, &out, 1, &bias, sizeof bias) == NULL ? NULL
+                                                                                                               : out;
 }

@@ -1,7 +1,7 @@
 /* head_loss.c: output layer and cross entropy in one, at rows that have a label.
  *
- * Rows with labels are taken in chunks, so that the logits of one chunk (at most LOGIT_BYTES) are all that ever exists. A chunk goes
- * through five phases:
+ * Rows with labels are taken in chunks, so that the logits of one chunk (at most LOGIT_BYTES) are all that ever exists.
+ * A chunk goes through five phases:
  *
  *   GATHER    its rows of x, packed
  *   LOGITS    tiles over blocks of the vocabulary
@@ -10,9 +10,10 @@
  *             dW = G^T x for a trained head
  *   FINISH    adds the partial sums in order, adds up the loss
  *
- * With a frozen head the gradient is found while the logits are there, in the forward pass, and kept in a second output (row k
- * = k-th row with a label): one product less, and the backward pass is a copy. A trained head must not touch its gradient before the
- * host asks for the backward pass, so there the chunks are gone through again. The loss is summed in double, in the order of rows.
+ * With a frozen head the gradient is found while the logits are there, in the forward pass, and kept in a second output
+ * (row k = k-th row with a label): one product less, and the backward pass is a copy. A trained head must not touch its
+ * gradient before the host asks for the backward pass, so there the chunks are gone through again. The loss is summed
+ * in double, in the order of rows.
  */
 #include "graph/op/weights.h"
 #include "kernel/gemm.h"
@@ -25,10 +26,15 @@ enum {
     IN_COUNT = 3,
     OUT_LOSS = 0,
     OUT_GRAD = 1,
-    GATHER, LOGITS, SOFTMAX, PRODUCTS, FINISH, CHUNK_PHASES = 5,
-    BLOCK = PEFT__GEMM_DEPTH,   /* columns of a block of logits: as deep as one piece of the product that reads them */
-    PACK_COLUMNS = 128,         /* columns of a packed piece of W */
-    SEGMENT = 16 * BLOCK,       /* vocabulary of a partial sum of dx */
+    GATHER,
+    LOGITS,
+    SOFTMAX,
+    PRODUCTS,
+    FINISH,
+    CHUNK_PHASES = 5,
+    BLOCK = PEFT__GEMM_DEPTH, /* columns of a block of logits: as deep as one piece of the product that reads them */
+    PACK_COLUMNS = 128,       /* columns of a packed piece of W */
+    SEGMENT = 16 * BLOCK,     /* vocabulary of a partial sum of dx */
     SEGMENTS_MAX = 16,
     DX_COLUMNS = 96,
     DW_ROWS = 192,
@@ -43,8 +49,12 @@ typedef struct head_loss {
     peft__head_config config;
 } head_loss;
 
-static bool wants(const peft__value *value) { return value != NULL && value->needs_grad; }
-static bool is_trained(const peft__node *node) { return wants(node->in[IN_WEIGHT]) || wants(node->in[IN_BIAS]); }
+static bool wants(const peft__value *value) {
+    return value != NULL && value->needs_grad;
+}
+static bool is_trained(const peft__node *node) {
+    return wants(node->in[IN_WEIGHT]) || wants(node->in[IN_BIAS]);
+}
 
 /* ---- shapes ------------------------------------------------------------------------------------------------- */
 
@@ -62,12 +72,13 @@ typedef struct shape {
 
 static int64_t labelled_before(const peft__rows *rows, int64_t end) {
     int64_t count = 0;
-    for (int64_t r = 0; r < end && rows->labels != NULL; r++)
-        count += rows->labels[r] != PEFT_IGNORE_LABEL;
+    for (int64_t r = 0; r < end && rows->labels != NULL; r++) count += rows->labels[r] != PEFT_IGNORE_LABEL;
     return count;
 }
 
-static size_t aligned(size_t floats) { return (floats + 15) / 16 * 16; }
+static size_t aligned(size_t floats) {
+    return (floats + 15) / 16 * 16;
+}
 
 static int64_t most_rows(int64_t columns) {
     const int64_t fit = LOGIT_BYTES / (4 * peft__max_i64(1, columns));
@@ -108,18 +119,25 @@ static shape bound_shape(const peft__node *node, peft__pass pass, uint32_t cpu) 
 }
 
 /* Rows of chunk `chunk`. */
-static int64_t chunk_rows(const shape *s, int64_t chunk) { return peft__min_i64(s->height, s->labelled - chunk * s->height); }
+static int64_t chunk_rows(const shape *s, int64_t chunk) {
+    return peft__min_i64(s->height, s->labelled - chunk * s->height);
+}
 static float *partial_of(const shape *s, float *temp, int64_t segment) {
     return temp + s->partial + (size_t)segment * aligned((size_t)(s->height * s->cols));
 }
-static int64_t block_columns(const shape *s, int64_t block) { return peft__min_i64(BLOCK, s->columns - block * BLOCK); }
-static float *block_logits(const shape *s, float *temp, int64_t block) { return temp + s->logits + (size_t)(block * BLOCK * s->padded); }
+static int64_t block_columns(const shape *s, int64_t block) {
+    return peft__min_i64(BLOCK, s->columns - block * BLOCK);
+}
+static float *block_logits(const shape *s, float *temp, int64_t block) {
+    return temp + s->logits + (size_t)(block * BLOCK * s->padded);
+}
 
 /* ---- phases ---------------------------------------------------------------------------------------------------- */
 
 static void gather(const peft__node *node, const shape *s, int64_t chunk, int64_t tile, float *temp) {
     const peft__value *x = node->in[IN_X];
-    const int64_t first = tile * PEFT__GEMM_TOKEN_CHUNK, count = peft__min_i64(PEFT__GEMM_TOKEN_CHUNK, chunk_rows(s, chunk) - first);
+    const int64_t first = tile * PEFT__GEMM_TOKEN_CHUNK,
+                  count = peft__min_i64(PEFT__GEMM_TOKEN_CHUNK, chunk_rows(s, chunk) - first);
     int32_t *index = (int32_t *)(void *)(temp + s->index), *labels = (int32_t *)(void *)(temp + s->labels);
     int64_t skip = chunk * s->height + first, found = 0;
     const float *rows[PEFT__GEMM_TOKEN_CHUNK];
@@ -128,7 +146,8 @@ static void gather(const peft__node *node, const shape *s, int64_t chunk, int64_
         index[first + found] = (int32_t)r;
         labels[first + found] = x->rows->labels[r];
         rows[found] = x->data + r * x->ld;
-        if (s->dweight) memcpy(temp + s->gathered + (first + found) * s->cols, rows[found], (size_t)s->cols * sizeof(float));
+        if (s->dweight)
+            memcpy(temp + s->gathered + (first + found) * s->cols, rows[found], (size_t)s->cols * sizeof(float));
         found++;
     }
     for (int64_t i = 0; i < count; i += s->gemm.tokens)
@@ -140,13 +159,13 @@ static void logits(const peft__node *node, const shape *s, int64_t chunk, int64_
     const head_loss *a = node->attr;
     const peft__matrix w = peft__weight_matrix(&a->weight);
     const int64_t ld = block_columns(s, block), rows = chunk_rows(s, chunk), tall = s->gemm.tokens;
-    float *temp = run->temp, *panels = run->lane, *scratch = panels + peft__gemm_feature_floats(PACK_COLUMNS, PEFT__GEMM_DEPTH);
+    float *temp = run->temp, *panels = run->lane,
+          *scratch = panels + peft__gemm_feature_floats(PACK_COLUMNS, PEFT__GEMM_DEPTH);
     float *out = block_logits(s, temp, block);
     const bool has_bias = !peft__vector_absent(&a->bias);
     if (has_bias) {
         peft__vector_read(run->cpu, &a->bias, block * BLOCK, ld, out);
-        for (int64_t r = 1; r < rows; r++)
-            memcpy(out + r * ld, out, (size_t)ld * sizeof(float));
+        for (int64_t r = 1; r < rows; r++) memcpy(out + r * ld, out, (size_t)ld * sizeof(float));
     }
     for (int64_t first = 0; first < ld; first += PACK_COLUMNS) {
         const int64_t columns = peft__min_i64(PACK_COLUMNS, ld - first);
@@ -164,10 +183,19 @@ static void softmax(const peft__node *node, const shape *s, int64_t chunk, int64
     float *temp = run->temp;
     const int64_t tall = s->gemm.tokens, first = panel * tall;
     peft__softmax_loss job = {
-        .block = BLOCK, .block_stride = BLOCK * s->padded, .columns = s->columns, .rows = peft__min_i64(tall, chunk_rows(s, chunk) - first),
-        .panel = tall, .labels = (int32_t *)(void *)(temp + s->labels) + first, .logit_scale = a->config.logit_scale,
-        .soft_cap = a->config.soft_cap, .label_smoothing = a->config.label_smoothing, .gradient = s->gradient, .scratch = run->lane,
-        .losses = (double *)(void *)(temp + s->losses) + first, .first = first,
+        .block = BLOCK,
+        .block_stride = BLOCK * s->padded,
+        .columns = s->columns,
+        .rows = peft__min_i64(tall, chunk_rows(s, chunk) - first),
+        .panel = tall,
+        .labels = (int32_t *)(void *)(temp + s->labels) + first,
+        .logit_scale = a->config.logit_scale,
+        .soft_cap = a->config.soft_cap,
+        .label_smoothing = a->config.label_smoothing,
+        .gradient = s->gradient,
+        .scratch = run->lane,
+        .losses = (double *)(void *)(temp + s->losses) + first,
+        .first = first,
     };
     job.logits = block_logits(s, temp, 0);
     peft__softmax_loss_panel(run->cpu, &job);
@@ -177,22 +205,26 @@ static void softmax(const peft__node *node, const shape *s, int64_t chunk, int64
 static void dx_segment(const peft__node *node, const shape *s, int64_t chunk, int64_t tile, const peft__run *run) {
     const head_loss *a = node->attr;
     const peft__matrix w = peft__weight_matrix(&a->weight);
-    const int64_t across = peft__ceil_div(s->cols, DX_COLUMNS), segment = tile / across, first = tile % across * DX_COLUMNS;
-    const int64_t columns = peft__min_i64(DX_COLUMNS, s->cols - first), rows = chunk_rows(s, chunk), tall = s->gemm.tokens;
-    float *temp = run->temp, *panels = run->lane, *scratch = panels + peft__gemm_feature_floats(PACK_COLUMNS, PEFT__GEMM_DEPTH);
+    const int64_t across = peft__ceil_div(s->cols, DX_COLUMNS), segment = tile / across,
+                  first = tile % across * DX_COLUMNS;
+    const int64_t columns = peft__min_i64(DX_COLUMNS, s->cols - first), rows = chunk_rows(s, chunk),
+                  tall = s->gemm.tokens;
+    float *temp = run->temp, *panels = run->lane,
+          *scratch = panels + peft__gemm_feature_floats(PACK_COLUMNS, PEFT__GEMM_DEPTH);
     float *to = partial_of(s, temp, segment) + first;
     const int64_t begin = segment * s->segment, end = peft__min_i64(s->blocks, begin + s->segment);
     for (int64_t block = begin; block < end; block++) {
         const int64_t depth = block_columns(s, block);
         peft__gemm_pack_features_t(&s->gemm, &w, first, columns, block * BLOCK, depth, scratch, panels);
-        peft__gemm_sweep(&s->gemm, panels, columns, block_logits(s, temp, block), depth * tall, rows, depth, block > begin ? 1.0f : 0.0f, to,
-                         s->cols);
+        peft__gemm_sweep(&s->gemm, panels, columns, block_logits(s, temp, block), depth * tall, rows, depth,
+                         block > begin ? 1.0f : 0.0f, to, s->cols);
     }
 }
 
 /* Rows of dW (and elements of db) from one chunk. The gradient lies as [column][row of the panel]. */
 static void dw_rows(const peft__node *node, const shape *s, int64_t chunk, int64_t tile, const peft__run *run) {
-    const int64_t block = tile / (BLOCK / DW_ROWS), inside = tile % (BLOCK / DW_ROWS) * DW_ROWS, depth_of_block = block_columns(s, block);
+    const int64_t block = tile / (BLOCK / DW_ROWS), inside = tile % (BLOCK / DW_ROWS) * DW_ROWS,
+                  depth_of_block = block_columns(s, block);
     const int64_t first = block * BLOCK + inside, count = peft__min_i64(DW_ROWS, depth_of_block - inside);
     const int64_t rows = chunk_rows(s, chunk), tall = s->gemm.tokens;
     float *temp = run->temp;
@@ -217,8 +249,8 @@ static void dw_rows(const peft__node *node, const shape *s, int64_t chunk, int64
     /* Token panels [row][vocabulary] out of pieces [vocabulary][rows of a panel]. */
     for (int64_t v = 0; v < count; v += gemm.tokens)
         for (int64_t r = 0; r < rows; r += tall)
-            peft__gemm_turn(gradient + r * depth_of_block + v * tall, tall, peft__min_i64(gemm.tokens, count - v), gemm.tokens,
-                            peft__min_i64(tall, rows - r), packed + v * rows + r * gemm.tokens);
+            peft__gemm_turn(gradient + r * depth_of_block + v * tall, tall, peft__min_i64(gemm.tokens, count - v),
+                            gemm.tokens, peft__min_i64(tall, rows - r), packed + v * rows + r * gemm.tokens);
     const bool keep = chunk > 0 || peft__accumulates(node, IN_WEIGHT);
     for (int64_t c = 0; c < s->cols; c += PACK_COLUMNS) {
         const int64_t columns = peft__min_i64(PACK_COLUMNS, s->cols - c);
@@ -235,28 +267,26 @@ static void finish(const peft__node *node, const shape *s, peft__pass pass, int6
         double total = 0.0;
         memcpy(&total, temp, sizeof total);
         const double *losses = (const double *)(const void *)(temp + s->losses);
-        for (int64_t r = 0; r < rows; r++)
-            total += losses[r];
+        for (int64_t r = 0; r < rows; r++) total += losses[r];
         memcpy(temp, &total, sizeof total);
         node->out[OUT_LOSS]->data[0] = (float)total;
         return;
     }
-    const int64_t first = (tile - 1) * PEFT__GEMM_TOKEN_CHUNK, end = peft__min_i64(rows, first + PEFT__GEMM_TOKEN_CHUNK);
+    const int64_t first = (tile - 1) * PEFT__GEMM_TOKEN_CHUNK,
+                  end = peft__min_i64(rows, first + PEFT__GEMM_TOKEN_CHUNK);
     const int32_t *index = (const int32_t *)(const void *)(temp + s->index);
     for (int64_t r = first; r < end; r++) {
         float *sum = partial_of(s, temp, 0) + r * s->cols;
         for (int64_t j = 1; j < s->segments; j++) {
             const float *more = partial_of(s, temp, j) + r * s->cols;
-            for (int64_t c = 0; c < s->cols; c++)
-                sum[c] += more[c];
+            for (int64_t c = 0; c < s->cols; c++) sum[c] += more[c];
         }
         if (pass == PEFT__FORWARD) {
             const peft__value *kept = node->out[OUT_GRAD];
             memcpy(kept->data + (chunk * s->height + r) * kept->ld, sum, (size_t)s->cols * sizeof(float));
         } else {
             float *to = node->in[IN_X]->grad + index[r] * node->in[IN_X]->ld;
-            for (int64_t c = 0; c < s->cols; c++)
-                to[c] += sum[c];
+            for (int64_t c = 0; c < s->cols; c++) to[c] += sum[c];
         }
     }
 }
@@ -272,8 +302,7 @@ static void prepare(const peft__node *node, const shape *s, peft__pass pass, flo
     }
     const peft__value *x = node->in[IN_X], *weight = node->in[IN_WEIGHT], *bias = node->in[IN_BIAS];
     if (wants(x) && !peft__accumulates(node, IN_X))
-        for (int64_t r = 0; r < x->rows->count; r++)
-            memset(x->grad + r * x->ld, 0, (size_t)x->cols * sizeof(float));
+        for (int64_t r = 0; r < x->rows->count; r++) memset(x->grad + r * x->ld, 0, (size_t)x->cols * sizeof(float));
     if (s->chunks > 0) return;
     if (wants(weight) && !peft__accumulates(node, IN_WEIGHT))
         for (int64_t r = 0; r < weight->rows->count; r++)
@@ -284,7 +313,8 @@ static void prepare(const peft__node *node, const shape *s, peft__pass pass, flo
 /* Frozen head: the gradient is there already. */
 static void copy_rows(const peft__node *node, int64_t tile) {
     const peft__value *x = node->in[IN_X], *kept = node->out[OUT_GRAD];
-    const int64_t first = tile * PEFT__GEMM_TOKEN_CHUNK, end = peft__min_i64(x->rows->count, first + PEFT__GEMM_TOKEN_CHUNK);
+    const int64_t first = tile * PEFT__GEMM_TOKEN_CHUNK,
+                  end = peft__min_i64(x->rows->count, first + PEFT__GEMM_TOKEN_CHUNK);
     int64_t from = labelled_before(x->rows, first);
     for (int64_t r = first; r < end; r++) {
         float *to = x->grad + r * x->ld;
@@ -297,15 +327,17 @@ static void copy_rows(const peft__node *node, int64_t tile) {
             else
                 memset(to, 0, (size_t)x->cols * sizeof(float));
         } else if (has_label) {
-            for (int64_t c = 0; c < x->cols; c++)
-                to[c] += row[c];
+            for (int64_t c = 0; c < x->cols; c++) to[c] += row[c];
         }
     }
 }
 
-/* ---- the operation -------------------------------------------------------------------------------------------------- */
+/* ---- the operation --------------------------------------------------------------------------------------------------
+ */
 
-static bool is_copy(const peft__node *node, peft__pass pass) { return pass == PEFT__BACKWARD && !is_trained(node); }
+static bool is_copy(const peft__node *node, peft__pass pass) {
+    return pass == PEFT__BACKWARD && !is_trained(node);
+}
 
 static uint32_t phases(const peft__node *node, peft__pass pass) {
     if (is_copy(node, pass)) return 1;
@@ -317,15 +349,20 @@ static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     if (is_copy(node, pass)) return (uint32_t)peft__ceil_div(node->in[IN_X]->rows->count, PEFT__GEMM_TOKEN_CHUNK);
     if (phase == 0) return 1;
     const shape s = bound_shape(node, pass, PEFT_CPU_GENERIC);
-    const int64_t rows = chunk_rows(&s, (phase - 1) / CHUNK_PHASES), groups = peft__ceil_div(rows, PEFT__GEMM_TOKEN_CHUNK);
+    const int64_t rows = chunk_rows(&s, (phase - 1) / CHUNK_PHASES),
+                  groups = peft__ceil_div(rows, PEFT__GEMM_TOKEN_CHUNK);
     switch (GATHER + (phase - 1) % CHUNK_PHASES) {
-    case GATHER: return (uint32_t)groups;
-    case LOGITS: return (uint32_t)s.blocks;
-    case SOFTMAX: return (uint32_t)peft__ceil_div(rows, PEFT__GEMM_MAX_TOKENS);
+    case GATHER:
+        return (uint32_t)groups;
+    case LOGITS:
+        return (uint32_t)s.blocks;
+    case SOFTMAX:
+        return (uint32_t)peft__ceil_div(rows, PEFT__GEMM_MAX_TOKENS);
     case PRODUCTS:
         return (uint32_t)((s.dx ? s.segments * peft__ceil_div(s.cols, DX_COLUMNS) : 0) +
                           (s.dweight || s.dbias ? s.blocks * (BLOCK / DW_ROWS) : 0));
-    default: return (uint32_t)(1 + (s.dx ? groups : 0));
+    default:
+        return (uint32_t)(1 + (s.dx ? groups : 0));
     }
 }
 
@@ -341,10 +378,15 @@ static void tile(const peft__node *node, peft__pass pass, uint32_t phase, uint32
     }
     const int64_t chunk = (phase - 1) / CHUNK_PHASES;
     switch (GATHER + (phase - 1) % CHUNK_PHASES) {
-    case GATHER: gather(node, &s, chunk, number, run->temp); break;
-    case LOGITS: logits(node, &s, chunk, number, run); break;
+    case GATHER:
+        gather(node, &s, chunk, number, run->temp);
+        break;
+    case LOGITS:
+        logits(node, &s, chunk, number, run);
+        break;
     case SOFTMAX:
-        for (int64_t r = (int64_t)number * PEFT__GEMM_MAX_TOKENS; r < peft__min_i64(chunk_rows(&s, chunk), ((int64_t)number + 1) * PEFT__GEMM_MAX_TOKENS);
+        for (int64_t r = (int64_t)number * PEFT__GEMM_MAX_TOKENS;
+             r < peft__min_i64(chunk_rows(&s, chunk), ((int64_t)number + 1) * PEFT__GEMM_MAX_TOKENS);
              r += s.gemm.tokens)
             softmax(node, &s, chunk, r / s.gemm.tokens, run);
         break;
@@ -356,7 +398,9 @@ static void tile(const peft__node *node, peft__pass pass, uint32_t phase, uint32
             dw_rows(node, &s, chunk, number - dx, run);
         break;
     }
-    default: finish(node, &s, pass, chunk, number, run->temp); break;
+    default:
+        finish(node, &s, pass, chunk, number, run->temp);
+        break;
     }
 }
 
@@ -375,7 +419,8 @@ static void reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask)
 static size_t temp_bytes(const peft__node *node, peft__pass pass) {
     if (is_copy(node, pass)) return 0;
     const int64_t most = most_rows(((const head_loss *)node->attr)->weight.matrix.rows);
-    return shape_of(node, pass, peft__min_i64(node->in[IN_X]->rows->max_rows, most), PEFT_CPU_GENERIC).end * sizeof(float);
+    return shape_of(node, pass, peft__min_i64(node->in[IN_X]->rows->max_rows, most), PEFT_CPU_GENERIC).end *
+           sizeof(float);
 }
 
 static size_t lane_bytes(const peft__node *node, peft__pass pass) {
@@ -386,21 +431,32 @@ static size_t lane_bytes(const peft__node *node, peft__pass pass) {
 }
 
 static const peft__op head_loss_op = {
-    .name = "head_loss", .is_loss = true, .in_place = -1, .reads = reads, .phases = phases, .tiles = tiles, .tile = tile,
-    .temp_bytes = temp_bytes, .lane_bytes = lane_bytes,
+    .name = "head_loss",
+    .is_loss = true,
+    .in_place = -1,
+    .reads = reads,
+    .phases = phases,
+    .tiles = tiles,
+    .tile = tile,
+    .temp_bytes = temp_bytes,
+    .lane_bytes = lane_bytes,
 };
 
-peft__value *peft__op_head_loss(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias, const peft__head_config *config) {
+peft__value *peft__op_head_loss(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias,
+                                const peft__head_config *config) {
     if (peft__graph_failed(g) || x == NULL) return NULL;
-    if (!peft__weight_check(g, "head_loss", &head, head.matrix.rows, x->cols) || !peft__vector_check(g, "head_loss", &bias, head.matrix.rows))
+    if (!peft__weight_check(g, "head_loss", &head, head.matrix.rows, x->cols) ||
+        !peft__vector_check(g, "head_loss", &bias, head.matrix.rows))
         return NULL;
     if (head.value != NULL && head.matrix.transposed)
         return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_UNSUPPORTED,
-                                              "head_loss: a trained output layer must be stored as [vocabulary, hidden], found [hidden, vocabulary]"));
+                                              "head_loss: a trained output layer must be stored as [vocabulary, "
+                                              "hidden], found [hidden, vocabulary]"));
     head_loss attr = {head, bias, *config};
     if (attr.config.logit_scale == 0.0f) attr.config.logit_scale = 1.0f; /* not set */
     peft__value *const in[IN_COUNT] = {x, head.value, bias.value};
-    peft__value *out[2] = {peft__value_new(g, peft__rows_fixed(g, 1), 2, "loss"), peft__value_new(g, x->rows, x->cols, "loss gradient")};
+    peft__value *out[2] = {peft__value_new(g, peft__rows_fixed(g, 1), 2, "loss"),
+                           peft__value_new(g, x->rows, x->cols, "loss gradient")};
     if (out[0] == NULL || out[1] == NULL) return NULL;
     out[0]->flags |= PEFT__VALUE_STAT;
     out[1]->flags |= PEFT__VALUE_STAT;

@@ -1,10 +1,10 @@
 /* linear.c: y_i = x W_i^T + b_i (+ residual), for all matrices that read the same x.
  *
- * Forward     phase 0 packs x into token panels, once for all matrices; phase 1 has a tile for every block of rows times block
- *             of output columns, which packs (and widens) its own piece of W and sweeps the panels.
- *             Up to PEFT__GEMV_ROWS rows are not worth packing: one phase of tiles over outputs.
- * Backward    phase 0 packs the gradients of all y_i; phase 1 has independent tiles for dx = sum_i dy_i W_i, for dW_i = dy_i^T x
- *             of trained matrices, and for db_i. dx is summed over i inside one tile, in order.
+ * Forward     phase 0 packs x into token panels, once for all matrices; phase 1 has a tile for every block of rows
+ * times block of output columns, which packs (and widens) its own piece of W and sweeps the panels. Up to
+ * PEFT__GEMV_ROWS rows are not worth packing: one phase of tiles over outputs. Backward    phase 0 packs the gradients
+ * of all y_i; phase 1 has independent tiles for dx = sum_i dy_i W_i, for dW_i = dy_i^T x of trained matrices, and for
+ * db_i. dx is summed over i inside one tile, in order.
  *
  * Frozen weights need no x in the backward pass. The residual's gradient is that of y itself.
  */
@@ -16,13 +16,14 @@ enum {
     GROUP_MAX = 4,
     IN_X = 0,
     IN_RESIDUAL = 1,
-    IN_WEIGHT = 2,             /* + i */
-    IN_BIAS = 2 + GROUP_MAX,   /* + i */
+    IN_WEIGHT = 2,           /* + i */
+    IN_BIAS = 2 + GROUP_MAX, /* + i */
     IN_COUNT = 2 + 2 * GROUP_MAX,
-    ROW_BLOCK = 528,           /* rows of a tile at most: bounds its time; a multiple of PEFT__GEMM_TOKEN_CHUNK */
+    ROW_BLOCK = 528, /* rows of a tile at most: bounds its time; a multiple of PEFT__GEMM_TOKEN_CHUNK */
     FEATURE_BLOCK_MAX = 128,
     GEMV_BLOCK = 64,
-    DW_TOKENS = 192, DW_FEATURES = 128, /* a tile of dW */
+    DW_TOKENS = 192,
+    DW_FEATURES = 128, /* a tile of dW */
     BIAS_BLOCK = 128
 };
 
@@ -33,23 +34,31 @@ typedef struct linear {
     int64_t in;
 } linear;
 
-static const linear *attr_of(const peft__node *node) { return node->attr; }
-static int64_t rows_of(const peft__node *node) { return node->in[IN_X]->rows->count; }
+static const linear *attr_of(const peft__node *node) {
+    return node->attr;
+}
+static int64_t rows_of(const peft__node *node) {
+    return node->in[IN_X]->rows->count;
+}
 
 /* ---- how work is cut: by shapes only ---------------------------------------------------------------------- */
 
 static int64_t row_block(int64_t rows) {
     const int64_t blocks = peft__max_i64(1, peft__ceil_div(rows, ROW_BLOCK));
-    return peft__max_i64(1, peft__ceil_div(peft__ceil_div(rows, blocks), PEFT__GEMM_TOKEN_CHUNK)) * PEFT__GEMM_TOKEN_CHUNK;
+    return peft__max_i64(1, peft__ceil_div(peft__ceil_div(rows, blocks), PEFT__GEMM_TOKEN_CHUNK)) *
+           PEFT__GEMM_TOKEN_CHUNK;
 }
 
-/* Columns of a tile: some 16 million multiplications, so that tiles are worth a hand-over and short enough to slice time. */
+/* Columns of a tile: some 16 million multiplications, so that tiles are worth a hand-over and short enough to slice
+ * time. */
 static int64_t feature_block(int64_t rows, int64_t depth) {
     const int64_t wanted = 16000000 / peft__max_i64(1, peft__min_i64(rows, ROW_BLOCK) * depth);
     return peft__min_i64(FEATURE_BLOCK_MAX, peft__max_i64(32, wanted / 32 * 32));
 }
 
-static bool is_gemv(const peft__node *node) { return rows_of(node) <= PEFT__GEMV_ROWS; }
+static bool is_gemv(const peft__node *node) {
+    return rows_of(node) <= PEFT__GEMV_ROWS;
+}
 
 static int64_t forward_block(const peft__node *node) {
     return is_gemv(node) ? GEMV_BLOCK : feature_block(rows_of(node), attr_of(node)->in);
@@ -57,20 +66,20 @@ static int64_t forward_block(const peft__node *node) {
 
 static int64_t outs_of(const linear *a) {
     int64_t sum = 0;
-    for (uint32_t i = 0; i < a->count; i++)
-        sum += a->weights[i].matrix.rows;
+    for (uint32_t i = 0; i < a->count; i++) sum += a->weights[i].matrix.rows;
     return sum;
 }
 
 static int64_t forward_blocks(const peft__node *node) {
     const linear *a = attr_of(node);
     int64_t blocks = 0;
-    for (uint32_t i = 0; i < a->count; i++)
-        blocks += peft__ceil_div(a->weights[i].matrix.rows, forward_block(node));
+    for (uint32_t i = 0; i < a->count; i++) blocks += peft__ceil_div(a->weights[i].matrix.rows, forward_block(node));
     return blocks;
 }
 
-static bool wants(const peft__value *value) { return value != NULL && value->needs_grad; }
+static bool wants(const peft__value *value) {
+    return value != NULL && value->needs_grad;
+}
 
 /* dW is computed as C[tokens, features]; a transposed matrix swaps the two. */
 static void dw_shape(const peft__weight *weight, int64_t *tokens, int64_t *features) {
@@ -81,7 +90,8 @@ static void dw_shape(const peft__weight *weight, int64_t *tokens, int64_t *featu
 static int64_t dx_tiles(const peft__node *node) {
     if (!wants(node->in[IN_X])) return 0;
     const int64_t rows = rows_of(node);
-    return peft__ceil_div(rows, row_block(rows)) * peft__ceil_div(attr_of(node)->in, feature_block(rows, outs_of(attr_of(node))));
+    return peft__ceil_div(rows, row_block(rows)) *
+           peft__ceil_div(attr_of(node)->in, feature_block(rows, outs_of(attr_of(node))));
 }
 
 static int64_t dw_tiles(const peft__node *node, uint32_t i) {
@@ -109,15 +119,15 @@ static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     }
     if (phase == 0) return wants(node->in[IN_X]) ? (uint32_t)(chunks * a->count) : 0;
     int64_t sum = dx_tiles(node);
-    for (uint32_t i = 0; i < a->count; i++)
-        sum += dw_tiles(node, i) + db_tiles(node, i);
+    for (uint32_t i = 0; i < a->count; i++) sum += dw_tiles(node, i) + db_tiles(node, i);
     return (uint32_t)sum;
 }
 
 /* ---- forward ------------------------------------------------------------------------------------------------ */
 
 /* C starts as bias + residual; false when there is neither and the product may overwrite. */
-static bool start_rows(const peft__node *node, const float *bias, int64_t columns, int64_t r0, int64_t r1, float *y, int64_t ldy, int64_t first) {
+static bool start_rows(const peft__node *node, const float *bias, int64_t columns, int64_t r0, int64_t r1, float *y,
+                       int64_t ldy, int64_t first) {
     const peft__value *residual = node->in[IN_RESIDUAL];
     if (residual == NULL && bias == NULL) return false;
     for (int64_t r = r0; r < r1; r++, y += ldy) {
@@ -127,8 +137,7 @@ static bool start_rows(const peft__node *node, const float *bias, int64_t column
         }
         const float *from = residual->data + r * residual->ld + first;
         if (bias != NULL)
-            for (int64_t j = 0; j < columns; j++)
-                y[j] = from[j] + bias[j];
+            for (int64_t j = 0; j < columns; j++) y[j] = from[j] + bias[j];
         else if (from != y)
             memcpy(y, from, (size_t)columns * sizeof(float));
     }
@@ -153,13 +162,15 @@ static void gemv_tile(const peft__node *node, uint32_t tile, const peft__run *ru
     const peft__matrix w = peft__weight_matrix(&a->weights[i]);
     const int64_t first = index * GEMV_BLOCK, columns = peft__min_i64(GEMV_BLOCK, w.rows - first), rows = rows_of(node);
     float product[PEFT__GEMV_ROWS * GEMV_BLOCK], bias[GEMV_BLOCK];
-    peft__gemv(run->cpu, &w, first, first + columns, node->in[IN_X]->data, node->in[IN_X]->ld, rows, product, GEMV_BLOCK);
+    peft__gemv(run->cpu, &w, first, first + columns, node->in[IN_X]->data, node->in[IN_X]->ld, rows, product,
+               GEMV_BLOCK);
     peft__vector_read(run->cpu, &a->biases[i], first, columns, bias);
     for (int64_t r = 0; r < rows; r++) {
         float *y = node->out[i]->data + r * node->out[i]->ld + first;
         const peft__value *residual = node->in[IN_RESIDUAL];
         for (int64_t j = 0; j < columns; j++)
-            y[j] = product[r * GEMV_BLOCK + j] + bias[j] + (residual != NULL ? residual->data[r * residual->ld + first + j] : 0.0f);
+            y[j] = product[r * GEMV_BLOCK + j] + bias[j] +
+                   (residual != NULL ? residual->data[r * residual->ld + first + j] : 0.0f);
     }
 }
 
@@ -189,7 +200,8 @@ static void forward_tile(const peft__node *node, uint32_t tile, const peft__run 
             const int64_t here = peft__min_i64(gemm.tokens, r1 - r);
             float *to = y + (r - r0) * ldy;
             const bool keep = k0 > 0 || start_rows(node, bias, columns, r, r + here, to, ldy, first);
-            peft__gemm_sweep(&gemm, panels, columns, x + (r - r0) * a->in + k0 * gemm.tokens, 0, here, depth, keep ? 1.0f : 0.0f, to, ldy);
+            peft__gemm_sweep(&gemm, panels, columns, x + (r - r0) * a->in + k0 * gemm.tokens, 0, here, depth,
+                             keep ? 1.0f : 0.0f, to, ldy);
         }
     }
 }
@@ -199,8 +211,7 @@ static void forward_tile(const peft__node *node, uint32_t tile, const peft__run 
 /* Where the packed gradient of y_i begins in the shared scratch. */
 static size_t dy_offset(const linear *a, uint32_t i, int64_t rows) {
     size_t offset = 0;
-    for (uint32_t j = 0; j < i; j++)
-        offset += peft__gemm_token_floats(rows, a->weights[j].matrix.rows);
+    for (uint32_t j = 0; j < i; j++) offset += peft__gemm_token_floats(rows, a->weights[j].matrix.rows);
     return offset;
 }
 
@@ -221,18 +232,17 @@ static void dx_tile(const peft__node *node, int64_t tile, const peft__run *run) 
         for (int64_t k0 = 0, depth; k0 < w.rows; k0 += depth) {
             depth = peft__gemm_depth(w.rows, k0);
             peft__gemm_pack_features_t(&gemm, &w, first, columns, k0, depth, scratch, panels);
-            peft__gemm_sweep(&gemm, panels, columns, dy + k0 * gemm.tokens, w.rows * gemm.tokens, r1 - r0, depth, keep ? 1.0f : 0.0f, to, x->ld);
+            peft__gemm_sweep(&gemm, panels, columns, dy + k0 * gemm.tokens, w.rows * gemm.tokens, r1 - r0, depth,
+                             keep ? 1.0f : 0.0f, to, x->ld);
             keep = true;
         }
     }
     if (!keep)
-        for (int64_t r = r0; r < r1; r++)
-            memset(x->grad + r * x->ld + first, 0, (size_t)columns * sizeof(float));
+        for (int64_t r = r0; r < r1; r++) memset(x->grad + r * x->ld + first, 0, (size_t)columns * sizeof(float));
 }
 
 static void clear_block(float *to, int64_t ld, int64_t rows, int64_t columns) {
-    for (int64_t r = 0; r < rows; r++)
-        memset(to + r * ld, 0, (size_t)columns * sizeof(float));
+    for (int64_t r = 0; r < rows; r++) memset(to + r * ld, 0, (size_t)columns * sizeof(float));
 }
 
 static void dw_tile(const peft__node *node, uint32_t i, int64_t tile, const peft__run *run) {
@@ -251,8 +261,10 @@ static void dw_tile(const peft__node *node, uint32_t i, int64_t tile, const peft
         return;
     }
     const peft__gemm gemm = peft__gemm_for(run->cpu, tokens);
-    const float *token_data = weight->matrix.transposed ? x->data : y->grad, *feature_data = weight->matrix.transposed ? y->grad : x->data;
-    const int64_t token_ld = weight->matrix.transposed ? x->ld : y->ld, feature_ld = weight->matrix.transposed ? y->ld : x->ld;
+    const float *token_data = weight->matrix.transposed ? x->data : y->grad,
+                *feature_data = weight->matrix.transposed ? y->grad : x->data;
+    const int64_t token_ld = weight->matrix.transposed ? x->ld : y->ld,
+                  feature_ld = weight->matrix.transposed ? y->ld : x->ld;
     peft__matrix source = peft__matrix_f32(feature_data, rows, features);
     source.stride = (size_t)feature_ld * sizeof(float);
     float *panels = run->lane, *scratch = panels + peft__gemm_feature_floats(DW_FEATURES, PEFT__GEMM_DEPTH);
@@ -261,7 +273,8 @@ static void dw_tile(const peft__node *node, uint32_t i, int64_t tile, const peft
         depth = peft__gemm_depth(rows, k0);
         peft__gemm_pack_features_t(&gemm, &source, f0, columns, k0, depth, scratch, panels);
         peft__gemm_pack_tokens_t(&gemm, token_data + k0 * token_ld + t0, token_ld, height, depth, packed);
-        peft__gemm_sweep(&gemm, panels, columns, packed, depth * gemm.tokens, height, depth, keep ? 1.0f : 0.0f, to, value->ld);
+        peft__gemm_sweep(&gemm, panels, columns, packed, depth * gemm.tokens, height, depth, keep ? 1.0f : 0.0f, to,
+                         value->ld);
         keep = true;
     }
 }
@@ -272,11 +285,9 @@ static void db_tile(const peft__node *node, uint32_t i, int64_t tile) {
     float sum[BIAS_BLOCK] = {0};
     if (y->grad != NULL)
         for (int64_t r = 0; r < y->rows->count; r++)
-            for (int64_t j = 0; j < columns; j++)
-                sum[j] += y->grad[r * y->ld + first + j];
+            for (int64_t j = 0; j < columns; j++) sum[j] += y->grad[r * y->ld + first + j];
     const bool keep = peft__accumulates(node, IN_BIAS + i);
-    for (int64_t j = 0; j < columns; j++)
-        value->grad[first + j] = (keep ? value->grad[first + j] : 0.0f) + sum[j];
+    for (int64_t j = 0; j < columns; j++) value->grad[first + j] = (keep ? value->grad[first + j] : 0.0f) + sum[j];
 }
 
 static void backward_tile(const peft__node *node, uint32_t phase, uint32_t tile, const peft__run *run) {
@@ -288,7 +299,8 @@ static void backward_tile(const peft__node *node, uint32_t phase, uint32_t tile,
         const peft__value *y = node->out[i];
         const peft__gemm gemm = peft__gemm_for(run->cpu, rows);
         if (y->grad == NULL) return;
-        peft__gemm_pack_tokens(&gemm, y->grad + first * y->ld, y->ld, peft__min_i64(PEFT__GEMM_TOKEN_CHUNK, rows - first), k,
+        peft__gemm_pack_tokens(&gemm, y->grad + first * y->ld, y->ld,
+                               peft__min_i64(PEFT__GEMM_TOKEN_CHUNK, rows - first), k,
                                (float *)run->temp + dy_offset(a, i, rows) + first * k);
         return;
     }
@@ -321,7 +333,8 @@ static void tile(const peft__node *node, peft__pass pass, uint32_t phase, uint32
         const peft__value *x = node->in[IN_X];
         const int64_t rows = rows_of(node), first = (int64_t)number * PEFT__GEMM_TOKEN_CHUNK;
         const peft__gemm gemm = peft__gemm_for(run->cpu, rows);
-        peft__gemm_pack_tokens(&gemm, x->data + first * x->ld, x->ld, peft__min_i64(PEFT__GEMM_TOKEN_CHUNK, rows - first), x->cols,
+        peft__gemm_pack_tokens(&gemm, x->data + first * x->ld, x->ld,
+                               peft__min_i64(PEFT__GEMM_TOKEN_CHUNK, rows - first), x->cols,
                                (float *)run->temp + first * x->cols);
     } else {
         forward_tile(node, number, run);
@@ -346,38 +359,52 @@ static size_t temp_bytes(const peft__node *node, peft__pass pass) {
 }
 
 static size_t lane_bytes(const peft__node *node, peft__pass pass) {
-    size_t floats = peft__gemm_feature_floats(FEATURE_BLOCK_MAX, PEFT__GEMM_DEPTH) + peft__gemm_pack_scratch() + FEATURE_BLOCK_MAX;
+    size_t floats =
+        peft__gemm_feature_floats(FEATURE_BLOCK_MAX, PEFT__GEMM_DEPTH) + peft__gemm_pack_scratch() + FEATURE_BLOCK_MAX;
     if (pass == PEFT__BACKWARD)
         for (uint32_t i = 0; i < attr_of(node)->count; i++)
             if (wants(node->in[IN_WEIGHT + i]))
-                floats = peft__max_size(floats, peft__gemm_feature_floats(DW_FEATURES, PEFT__GEMM_DEPTH) + peft__gemm_pack_scratch() +
+                floats = peft__max_size(floats, peft__gemm_feature_floats(DW_FEATURES, PEFT__GEMM_DEPTH) +
+                                                    peft__gemm_pack_scratch() +
                                                     peft__gemm_token_floats(DW_TOKENS, PEFT__GEMM_DEPTH));
     return floats * sizeof(float);
 }
 
 static const peft__op linear_op = {
-    .name = "linear", .in_place = -1, .reads = reads, .phases = phases, .tiles = tiles, .tile = tile,
-    .temp_bytes = temp_bytes, .lane_bytes = lane_bytes,
+    .name = "linear",
+    .in_place = -1,
+    .reads = reads,
+    .phases = phases,
+    .tiles = tiles,
+    .tile = tile,
+    .temp_bytes = temp_bytes,
+    .lane_bytes = lane_bytes,
 };
 
 static const peft__op linear_residual_op = {
-    .name = "linear", .in_place = IN_RESIDUAL, .alias_grad = 1u << IN_RESIDUAL, .reads = reads, .phases = phases, .tiles = tiles, .tile = tile,
-    .temp_bytes = temp_bytes, .lane_bytes = lane_bytes,
+    .name = "linear",
+    .in_place = IN_RESIDUAL,
+    .alias_grad = 1u << IN_RESIDUAL,
+    .reads = reads,
+    .phases = phases,
+    .tiles = tiles,
+    .tile = tile,
+    .temp_bytes = temp_bytes,
+    .lane_bytes = lane_bytes,
 };
 
 static const peft__value *root(const peft__value *value) {
-    while (value->base != NULL)
-        value = value->base;
+    while (value->base != NULL) value = value->base;
     return value;
 }
 
-void peft__op_linear_group(peft__graph *g, peft__value *x, const peft__weight *weights, const peft__vector *biases, uint32_t count,
-                           peft__value *residual, peft__value **out) {
-    for (uint32_t i = 0; i < count; i++)
-        out[i] = NULL;
+void peft__op_linear_group(peft__graph *g, peft__value *x, const peft__weight *weights, const peft__vector *biases,
+                           uint32_t count, peft__value *residual, peft__value **out) {
+    for (uint32_t i = 0; i < count; i++) out[i] = NULL;
     if (peft__graph_failed(g)) return;
     if (x == NULL || count == 0 || count > GROUP_MAX || (residual != NULL && count != 1)) {
-        peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG, "linear: expected an input and 1 to %d matrices, found %u", GROUP_MAX, count));
+        peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG,
+                                       "linear: expected an input and 1 to %d matrices, found %u", GROUP_MAX, count));
         return;
     }
     /* y = x W^T + x (or another view of the same rows): the two roles would share storage and gradient. */
@@ -400,15 +427,18 @@ void peft__op_linear_group(peft__graph *g, peft__value *x, const peft__weight *w
         if (outputs[i] == NULL) return;
     }
     if (residual != NULL && (residual->rows != x->rows || residual->cols != outputs[0]->cols)) {
-        peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_ARG, "linear: residual and output differ in shape"));
+        peft__graph_fail(g,
+                         peft__fail(peft__graph_context(g), PEFT_E_ARG, "linear: residual and output differ in shape"));
         return;
     }
-    if (peft__node_add(g, residual != NULL ? &linear_residual_op : &linear_op, in, IN_COUNT, outputs, count, &attr, sizeof attr) == NULL) return;
-    for (uint32_t i = 0; i < count; i++)
-        out[i] = outputs[i];
+    if (peft__node_add(g, residual != NULL ? &linear_residual_op : &linear_op, in, IN_COUNT, outputs, count, &attr,
+                       sizeof attr) == NULL)
+        return;
+    for (uint32_t i = 0; i < count; i++) out[i] = outputs[i];
 }
 
-peft__value *peft__op_linear(peft__graph *g, peft__value *x, peft__weight weight, peft__vector bias, peft__value *residual) {
+peft__value *peft__op_linear(peft__graph *g, peft__value *x, peft__weight weight, peft__vector bias,
+                             peft__value *residual) {
     peft__value *out = NULL;
     peft__op_linear_group(g, x, &weight, &bias, 1, residual, &out);
     return out;

@@ -17,10 +17,13 @@ static inline peft__matrix peft__weight_matrix(const peft__weight *weight) {
     return m;
 }
 
-static inline bool peft__vector_absent(const peft__vector *vector) { return vector->tensor == NULL && vector->value == NULL; }
+static inline bool peft__vector_absent(const peft__vector *vector) {
+    return vector->tensor == NULL && vector->value == NULL;
+}
 
 /* Elements [first, first + count) as floats; zeros when the vector is absent. */
-static inline void peft__vector_read(uint32_t cpu, const peft__vector *vector, int64_t first, int64_t count, float *out) {
+static inline void peft__vector_read(uint32_t cpu, const peft__vector *vector, int64_t first, int64_t count,
+                                     float *out) {
     if (vector->value != NULL)
         memcpy(out, vector->value->data + first, (size_t)count * sizeof(float));
     else if (vector->tensor != NULL)

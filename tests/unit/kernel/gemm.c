@@ -10,8 +10,12 @@
 static peft_context *ctx;
 static peft__rng rng;
 
-static int64_t below(int64_t bound) { return (int64_t)peft__rng_below(&rng, (uint64_t)bound); }
-static float number(void) { return peft__rng_uniform(&rng) * 2.0f - 1.0f; }
+static int64_t below(int64_t bound) {
+    return (int64_t)peft__rng_below(&rng, (uint64_t)bound);
+}
+static float number(void) {
+    return peft__rng_uniform(&rng) * 2.0f - 1.0f;
+}
 
 /* A stored matrix with its logical numbers, [rows, cols]. */
 typedef struct sample {
@@ -22,18 +26,20 @@ typedef struct sample {
 
 /* A stored row of random numbers; of types that nothing here writes, random bytes with small scales. */
 static void fill_row(peft_dtype dtype, int64_t count, uint8_t *row) {
-    static const struct { peft_dtype dtype; int scale, minimum; } blocks[] = {
-        {PEFT_DTYPE_Q2_K, 80, 82}, {PEFT_DTYPE_Q3_K, 108, -1}, {PEFT_DTYPE_Q4_K, 0, 2}, {PEFT_DTYPE_Q5_K, 0, 2}, {PEFT_DTYPE_Q6_K, 208, -1},
+    static const struct {
+        peft_dtype dtype;
+        int scale, minimum;
+    } blocks[] = {
+        {PEFT_DTYPE_Q2_K, 80, 82}, {PEFT_DTYPE_Q3_K, 108, -1}, {PEFT_DTYPE_Q4_K, 0, 2},
+        {PEFT_DTYPE_Q5_K, 0, 2},   {PEFT_DTYPE_Q6_K, 208, -1},
     };
     float values[2048];
-    for (int64_t c = 0; c < count; c++)
-        values[c] = number();
+    for (int64_t c = 0; c < count; c++) values[c] = number();
     for (size_t i = 0; i < PEFT_COUNT(blocks); i++) {
         if (blocks[i].dtype != dtype) continue;
         const size_t bytes = peft__dtype_block_bytes(dtype);
         for (int64_t b = 0; b < count / peft__dtype_block(dtype); b++, row += bytes) {
-            for (size_t j = 0; j < bytes; j++)
-                row[j] = (uint8_t)below(256);
+            for (size_t j = 0; j < bytes; j++) row[j] = (uint8_t)below(256);
             const uint16_t scale = peft__f32_to_f16(number() * 1e-3f), minimum = peft__f32_to_f16(number() * 1e-3f);
             memcpy(row + blocks[i].scale, &scale, 2);
             if (blocks[i].minimum >= 0) memcpy(row + blocks[i].minimum, &minimum, 2);
@@ -65,8 +71,7 @@ static sample make(peft_dtype dtype, int64_t rows, int64_t cols, bool transposed
         uint8_t *row = (uint8_t *)peft__matrix_row(&s.matrix, r);
         fill_row(dtype, stored_cols, row);
         peft__dequantize(dtype, row, stored_cols, values);
-        for (int64_t c = 0; c < stored_cols; c++)
-            s.logical[transposed ? c * cols + r : r * cols + c] = values[c];
+        for (int64_t c = 0; c < stored_cols; c++) s.logical[transposed ? c * cols + r : r * cols + c] = values[c];
     }
     free(values);
     return s;
@@ -79,20 +84,18 @@ static void drop(sample *s) {
 
 static float *random_rows(int64_t rows, int64_t ld) {
     float *x = malloc((size_t)(rows * ld + 1) * sizeof(float));
-    for (int64_t i = 0; i < rows * ld; i++)
-        x[i] = number();
+    for (int64_t i = 0; i < rows * ld; i++) x[i] = number();
     return x;
 }
 
 /* Largest difference to the double sums, as a share of what rounding may do at this depth. */
-static double difference(const float *got, int64_t ldc, const float *x, int64_t ldx, const float *w, int64_t w_row, int64_t w_col, const float *before,
-                         int64_t rows, int64_t features, int64_t depth) {
+static double difference(const float *got, int64_t ldc, const float *x, int64_t ldx, const float *w, int64_t w_row,
+                         int64_t w_col, const float *before, int64_t rows, int64_t features, int64_t depth) {
     double worst = 0.0;
     for (int64_t t = 0; t < rows; t++)
         for (int64_t f = 0; f < features; f++) {
             double sum = before != NULL ? (double)before[t * ldc + f] : 0.0;
-            for (int64_t k = 0; k < depth; k++)
-                sum += (double)x[t * ldx + k] * (double)w[f * w_row + k * w_col];
+            for (int64_t k = 0; k < depth; k++) sum += (double)x[t * ldx + k] * (double)w[f * w_row + k * w_col];
             worst = fmax(worst, fabs((double)got[t * ldc + f] - sum) / (1e-6 * (4.0 + (double)depth)));
         }
     return worst;
@@ -102,16 +105,15 @@ static double difference(const float *got, int64_t ldc, const float *x, int64_t 
 static void product(const peft__gemm *gemm, const sample *s, bool turned, int64_t rows, float beta, bool columns_of_x) {
     const int64_t features = turned ? s->matrix.cols : s->matrix.rows, depth = turned ? s->matrix.rows : s->matrix.cols;
     const int64_t ldx = depth + below(4), ldc = features + below(5), ldt = rows + below(3);
-    float *x = random_rows(rows, ldx), *c = random_rows(rows, ldc), *before = malloc((size_t)(rows * ldc) * sizeof(float));
+    float *x = random_rows(rows, ldx), *c = random_rows(rows, ldc),
+          *before = malloc((size_t)(rows * ldc) * sizeof(float));
     float *turned_x = random_rows(depth, ldt);
     for (int64_t t = 0; t < rows; t++)
-        for (int64_t k = 0; k < depth; k++)
-            turned_x[k * ldt + t] = x[t * ldx + k];
+        for (int64_t k = 0; k < depth; k++) turned_x[k * ldt + t] = x[t * ldx + k];
     memcpy(before, c, (size_t)(rows * ldc) * sizeof(float));
     if (beta == 0.0f)
         for (int64_t t = 0; t < rows; t++)
-            for (int64_t f = 0; f < features; f++)
-                c[t * ldc + f] = NAN; /* must not be read */
+            for (int64_t f = 0; f < features; f++) c[t * ldc + f] = NAN; /* must not be read */
     float *tokens = aligned_alloc(64, (peft__gemm_token_floats(rows, depth) * sizeof(float) + 63) / 64 * 64);
     float *panels = aligned_alloc(64, (peft__gemm_feature_floats(features, depth) * sizeof(float) + 63) / 64 * 64);
     float *scratch = aligned_alloc(64, peft__gemm_pack_scratch() * sizeof(float));
@@ -125,13 +127,15 @@ static void product(const peft__gemm *gemm, const sample *s, bool turned, int64_
             peft__gemm_pack_features_t(gemm, &s->matrix, 0, features, k0, piece, scratch, panels);
         else
             peft__gemm_pack_features(gemm, &s->matrix, 0, features, k0, piece, scratch, panels);
-        peft__gemm_sweep(gemm, panels, features, tokens + k0 * gemm->tokens, depth * gemm->tokens, rows, piece, k0 > 0 ? 1.0f : beta, c, ldc);
+        peft__gemm_sweep(gemm, panels, features, tokens + k0 * gemm->tokens, depth * gemm->tokens, rows, piece,
+                         k0 > 0 ? 1.0f : beta, c, ldc);
     }
-    const double worst = difference(c, ldc, x, ldx, s->logical, turned ? 1 : s->matrix.cols, turned ? s->matrix.cols : 1, beta != 0.0f ? before : NULL,
-                                    rows, features, depth);
+    const double worst = difference(c, ldc, x, ldx, s->logical, turned ? 1 : s->matrix.cols,
+                                    turned ? s->matrix.cols : 1, beta != 0.0f ? before : NULL, rows, features, depth);
     if (!CHECK(worst <= 1.0))
-        fprintf(stderr, "    cpu %u dtype %s rows %d matrix [%d, %d] turned %d transposed %d beta %g: %g\n", gemm->cpu, peft_dtype_name(s->matrix.dtype),
-                (int)rows, (int)s->matrix.rows, (int)s->matrix.cols, turned, s->matrix.transposed, (double)beta, worst);
+        fprintf(stderr, "    cpu %u dtype %s rows %d matrix [%d, %d] turned %d transposed %d beta %g: %g\n", gemm->cpu,
+                peft_dtype_name(s->matrix.dtype), (int)rows, (int)s->matrix.rows, (int)s->matrix.cols, turned,
+                s->matrix.transposed, (double)beta, worst);
     /* What lies between the rows of C is not ours. */
     int outside = 0;
     for (int64_t t = 0; t < rows; t++)
@@ -142,16 +146,19 @@ static void product(const peft__gemm *gemm, const sample *s, bool turned, int64_
 }
 
 static void few_rows(uint32_t cpu, const sample *s, int64_t rows) {
-    const int64_t ldx = s->matrix.cols + 3, r0 = below(s->matrix.rows), r1 = r0 + 1 + below(s->matrix.rows - r0), ldy = r1 - r0 + 2;
+    const int64_t ldx = s->matrix.cols + 3, r0 = below(s->matrix.rows), r1 = r0 + 1 + below(s->matrix.rows - r0),
+                  ldy = r1 - r0 + 2;
     float *x = random_rows(rows, ldx), *y = random_rows(rows, ldy);
     peft__gemv(cpu, &s->matrix, r0, r1, x, ldx, rows, y, ldy);
-    CHECK(difference(y, ldy, x, ldx, s->logical + r0 * s->matrix.cols, s->matrix.cols, 1, NULL, rows, r1 - r0, s->matrix.cols) <= 1.0);
+    CHECK(difference(y, ldy, x, ldx, s->logical + r0 * s->matrix.cols, s->matrix.cols, 1, NULL, rows, r1 - r0,
+                     s->matrix.cols) <= 1.0);
     free(x), free(y);
 }
 
 static const peft_dtype all_types[] = {
-    PEFT_DTYPE_F32, PEFT_DTYPE_F16, PEFT_DTYPE_BF16, PEFT_DTYPE_F64, PEFT_DTYPE_Q8_0, PEFT_DTYPE_Q4_0, PEFT_DTYPE_Q4_1, PEFT_DTYPE_Q5_0,
-    PEFT_DTYPE_Q5_1, PEFT_DTYPE_Q2_K, PEFT_DTYPE_Q3_K, PEFT_DTYPE_Q4_K, PEFT_DTYPE_Q5_K, PEFT_DTYPE_Q6_K,
+    PEFT_DTYPE_F32,  PEFT_DTYPE_F16,  PEFT_DTYPE_BF16, PEFT_DTYPE_F64,  PEFT_DTYPE_Q8_0,
+    PEFT_DTYPE_Q4_0, PEFT_DTYPE_Q4_1, PEFT_DTYPE_Q5_0, PEFT_DTYPE_Q5_1, PEFT_DTYPE_Q2_K,
+    PEFT_DTYPE_Q3_K, PEFT_DTYPE_Q4_K, PEFT_DTYPE_Q5_K, PEFT_DTYPE_Q6_K,
 };
 
 static void widening(uint32_t cpu) {
@@ -160,11 +167,14 @@ static void widening(uint32_t cpu) {
         sample s = make(all_types[i], 3, cols, false, 0);
         float *out = malloc((size_t)(cols + 1) * sizeof(float));
         for (int round = 0; round < 60; round++) {
-            const int64_t row = below(3), first = round == 0 ? 0 : below(cols), count = round == 0 ? cols : below(cols - first + 1);
+            const int64_t row = below(3), first = round == 0 ? 0 : below(cols),
+                          count = round == 0 ? cols : below(cols - first + 1);
             out[count] = 42.0f;
             peft__widen(cpu, all_types[i], peft__matrix_row(&s.matrix, row), first, count, out);
-            if (!CHECK(memcmp(out, s.logical + row * cols + first, (size_t)count * sizeof(float)) == 0 && out[count] == 42.0f))
-                fprintf(stderr, "    %s cpu %u first %d count %d\n", peft_dtype_name(all_types[i]), cpu, (int)first, (int)count);
+            if (!CHECK(memcmp(out, s.logical + row * cols + first, (size_t)count * sizeof(float)) == 0 &&
+                       out[count] == 42.0f))
+                fprintf(stderr, "    %s cpu %u first %d count %d\n", peft_dtype_name(all_types[i]), cpu, (int)first,
+                        (int)count);
         }
         free(out);
         drop(&s);
@@ -193,7 +203,8 @@ int main(void) {
                 const int64_t block = peft__dtype_block(all_types[i]);
                 const int64_t cols = block == 1 ? 391 + below(50) : peft__ceil_div(448, block) * block;
                 const peft__gemm gemm = own ? peft__gemm_own(cpu) : peft__gemm_for(cpu, 29);
-                sample plain = make(all_types[i], 67, cols, false, 0), heads = make(all_types[i], 3 * 16, cols, false, 16);
+                sample plain = make(all_types[i], 67, cols, false, 0),
+                       heads = make(all_types[i], 3 * 16, cols, false, 16);
                 product(&gemm, &plain, false, 29, 1.0f, false);
                 product(&gemm, &plain, true, 29, 0.0f, true);
                 product(&gemm, &heads, false, 13, 0.0f, false);

@@ -1,5 +1,6 @@
-/* The operations made of products (linear, low_rank, weight_norms, rescale, head_loss) against double precision written out,
- * for every instruction set, with trained and frozen parts, views, residuals, slots; and the same bits for any number of threads. */
+/* The operations made of products (linear, low_rank, weight_norms, rescale, head_loss) against double precision written
+ * out, for every instruction set, with trained and frozen parts, views, residuals, slots; and the same bits for any
+ * number of threads. */
 #include "base/base.h"
 #include "base/half.h"
 #include "check.h"
@@ -8,9 +9,15 @@
 static peft_context *ctx;
 static peft__rng rng;
 
-static int64_t below(int64_t bound) { return (int64_t)peft__rng_below(&rng, (uint64_t)bound); }
-static bool coin(void) { return below(2) != 0; }
-static float number(void) { return peft__rng_uniform(&rng) * 2.0f - 1.0f; }
+static int64_t below(int64_t bound) {
+    return (int64_t)peft__rng_below(&rng, (uint64_t)bound);
+}
+static bool coin(void) {
+    return below(2) != 0;
+}
+static float number(void) {
+    return peft__rng_uniform(&rng) * 2.0f - 1.0f;
+}
 
 /* Everything made for one graph. */
 static peft__arena arena;
@@ -19,14 +26,18 @@ static int param_count;
 
 static float *numbers(int64_t count) {
     float *x = peft__arena_alloc(&arena, (size_t)(count + 1) * sizeof(float));
-    for (int64_t i = 0; i < count; i++)
-        x[i] = number();
+    for (int64_t i = 0; i < count; i++) x[i] = number();
     return x;
 }
 
 static peft__value *param(peft__graph *g, int64_t rows, int64_t cols) {
     peft__param *p = peft__arena_alloc(&arena, sizeof *p);
-    *p = (peft__param){.name = "p", .ndim = 2, .shape = {rows, cols}, .elements = rows * cols, .lr_scale = 1.0f, .data = numbers(rows * cols)};
+    *p = (peft__param){.name = "p",
+                       .ndim = 2,
+                       .shape = {rows, cols},
+                       .elements = rows * cols,
+                       .lr_scale = 1.0f,
+                       .data = numbers(rows * cols)};
     params[param_count++] = p;
     return peft__value_param(g, p);
 }
@@ -94,7 +105,8 @@ static bool run(peft__graph *g, const peft_batch *batch, int times) {
         fprintf(stderr, "    %s\n", peft_context_error(ctx));
         return false;
     }
-    if (!CHECK(peft__graph_plan(g, true) == PEFT_OK && peft__graph_allocate(g) == PEFT_OK && peft__graph_bind(g, batch) == PEFT_OK)) {
+    if (!CHECK(peft__graph_plan(g, true) == PEFT_OK && peft__graph_allocate(g) == PEFT_OK &&
+               peft__graph_bind(g, batch) == PEFT_OK)) {
         fprintf(stderr, "    %s\n", peft_context_error(ctx));
         return false;
     }
@@ -107,7 +119,8 @@ static bool run(peft__graph *g, const peft_batch *batch, int times) {
     return true;
 }
 
-static peft_batch batch_of(int64_t rows, int64_t sequences, const int32_t *offsets, const int32_t *ids, const int32_t *labels) {
+static peft_batch batch_of(int64_t rows, int64_t sequences, const int32_t *offsets, const int32_t *ids,
+                           const int32_t *labels) {
     peft_batch batch;
     peft_batch_init(&batch);
     batch.rows = rows;
@@ -122,18 +135,22 @@ static bool near(const char *what, const float *got, const double *want, int64_t
     for (int64_t i = 0; i < count; i++)
         if (!(fabs((double)got[i] - want[i]) <= scale * (1.0 + fabs(want[i])))) {
             check_report(0, __FILE__, __LINE__, what);
-            fprintf(stderr, "    element %d of %d: got %g, want %g (cpu %u)\n", (int)i, (int)count, (double)got[i], want[i], ctx->cpu);
+            fprintf(stderr, "    element %d of %d: got %g, want %g (cpu %u)\n", (int)i, (int)count, (double)got[i],
+                    want[i], ctx->cpu);
             return false;
         }
     return check_report(1, __FILE__, __LINE__, what);
 }
 
-static double *doubles(int64_t count) { return peft__arena_alloc(&arena, (size_t)(count + 1) * sizeof(double)); }
+static double *doubles(int64_t count) {
+    return peft__arena_alloc(&arena, (size_t)(count + 1) * sizeof(double));
+}
 
 static const int32_t two_rows[] = {0, 1};
 static const int32_t an_id[] = {0};
 
-/* ---- linear --------------------------------------------------------------------------------------------------------- */
+/* ---- linear ---------------------------------------------------------------------------------------------------------
+ */
 
 /* A weight of some kind with its logical numbers [out, in]. */
 static peft__weight make_weight(peft__graph *g, int64_t out, int64_t in, int kind, float **logical) {
@@ -159,8 +176,7 @@ static peft__weight make_weight(peft__graph *g, int64_t out, int64_t in, int kin
     if (w.matrix.transposed) {
         *logical = peft__arena_alloc(&arena, (size_t)(out * in) * sizeof(float));
         for (int64_t o = 0; o < out; o++)
-            for (int64_t i = 0; i < in; i++)
-                (*logical)[o * in + i] = stored[i * out + o];
+            for (int64_t i = 0; i < in; i++) (*logical)[o * in + i] = stored[i * out + o];
     }
     return w;
 }
@@ -170,7 +186,8 @@ static void linear(int64_t rows, int64_t most) {
     const int64_t in = 1 + below(most), wide = in + below(9), column = below(wide - in + 1);
     const uint32_t count = (uint32_t)(1 + below(3));
     const bool residual_on = count == 1 && coin();
-    peft__value *whole = param(g, rows, wide), *x = column == 0 && wide == in ? whole : peft__value_columns(g, whole, column, in);
+    peft__value *whole = param(g, rows, wide),
+                *x = column == 0 && wide == in ? whole : peft__value_columns(g, whole, column, in);
     peft__weight weights[3];
     peft__vector biases[3] = {{NULL, NULL}};
     float *w[3], *b[3] = {NULL};
@@ -191,7 +208,12 @@ static void linear(int64_t rows, int64_t most) {
                 half[j] = peft__f32_to_f16(b[i][j]);
                 b[i][j] = peft__f16_to_f32(half[j]);
             }
-            *tensor = (peft__tensor){.name = "b", .dtype = PEFT_DTYPE_F16, .ndim = 1, .shape = {out}, .data = (uint8_t *)half, .bytes = (size_t)out * 2};
+            *tensor = (peft__tensor){.name = "b",
+                                     .dtype = PEFT_DTYPE_F16,
+                                     .ndim = 1,
+                                     .shape = {out},
+                                     .data = (uint8_t *)half,
+                                     .bytes = (size_t)out * 2};
             biases[i].tensor = tensor;
         }
     }
@@ -199,8 +221,7 @@ static void linear(int64_t rows, int64_t most) {
     if (residual_on) residual = peft__op_scale(g, param(g, rows, weights[0].matrix.rows), 2.0f);
     const peft__param *before = residual_on ? params[param_count - 1] : NULL;
     peft__op_linear_group(g, x, weights, biases, count, residual, y);
-    for (uint32_t i = 0; i < count; i++)
-        seen[i] = look(g, y[i]);
+    for (uint32_t i = 0; i < count; i++) seen[i] = look(g, y[i]);
     const peft_batch batch = batch_of(1, 1, two_rows, an_id, NULL);
     if (run(g, &batch, 2)) {
         const float *xs = whole->param->data;
@@ -216,7 +237,8 @@ static void linear(int64_t rows, int64_t most) {
                     for (int64_t k = 0; k < in; k++) {
                         sum += (double)xs[r * wide + column + k] * (double)w[i][o * in + k];
                         dx[r * wide + column + k] += coefficient * (double)w[i][o * in + k];
-                        dw[weights[i].matrix.transposed ? k * out + o : o * in + k] += coefficient * (double)xs[r * wide + column + k];
+                        dw[weights[i].matrix.transposed ? k * out + o : o * in + k] +=
+                            coefficient * (double)xs[r * wide + column + k];
                     }
                     want[r * out + o] = sum;
                     db[o] += coefficient;
@@ -228,34 +250,34 @@ static void linear(int64_t rows, int64_t most) {
         near("linear dx", gradient_of(g, whole), dx, rows * wide, 4e-5);
         if (residual_on) {
             double *dr = doubles(before->elements);
-            for (int64_t j = 0; j < before->elements; j++)
-                dr[j] = 4.0 * (double)seen[0].coefficients[j];
+            for (int64_t j = 0; j < before->elements; j++) dr[j] = 4.0 * (double)seen[0].coefficients[j];
             for (uint32_t i = 0; i < peft__graph_param_count(g); i++) {
                 float *grad = NULL;
-                if (peft__graph_param(g, i, &grad) == before) near("linear dresidual", grad, dr, before->elements, 1e-6);
+                if (peft__graph_param(g, i, &grad) == before)
+                    near("linear dresidual", grad, dr, before->elements, 1e-6);
             }
         }
     }
     peft__graph_destroy(g);
 }
 
-/* ---- low rank --------------------------------------------------------------------------------------------------------- */
+/* ---- low rank
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* Rows [0, n) through an embedding, so that they belong to sequences. */
 static peft__value *token_rows(peft__graph *g, peft__rows *rows, int64_t n, int64_t cols, peft__value **table) {
     *table = param(g, n, cols);
-    return peft__op_embedding(g, rows, (peft__weight){.matrix = {.rows = n, .cols = cols}, .value = *table}, PEFT__LOOKUP_IDS, 1.0f, -1);
+    return peft__op_embedding(g, rows, (peft__weight){.matrix = {.rows = n, .cols = cols}, .value = *table},
+                              PEFT__LOOKUP_IDS, 1.0f, -1);
 }
 
 static void low_rank(int64_t n) {
-    const int64_t sequences = 1 + below(peft__min_i64(n, 5)), in = 1 + below(150), out = 1 + below(150), rank = 1 + below(20);
+    const int64_t sequences = 1 + below(peft__min_i64(n, 5)), in = 1 + below(150), out = 1 + below(150),
+                  rank = 1 + below(20);
     int32_t offsets[6] = {0}, ids[256], adapters[6];
-    for (int64_t s = 1; s <= sequences; s++)
-        offsets[s] = (int32_t)(n * s / sequences);
-    for (int64_t i = 0; i < n; i++)
-        ids[i] = (int32_t)i;
-    for (int64_t s = 0; s < sequences; s++)
-        adapters[s] = (int32_t)below(3) - 1;
+    for (int64_t s = 1; s <= sequences; s++) offsets[s] = (int32_t)(n * s / sequences);
+    for (int64_t i = 0; i < n; i++) ids[i] = (int32_t)i;
+    for (int64_t s = 0; s < sequences; s++) adapters[s] = (int32_t)below(3) - 1;
     const int32_t slot = (int32_t)below(3) - 1;
     peft__graph *g = start(n, sequences);
     peft__rows *rows = peft__rows_stream(g, false);
@@ -265,7 +287,8 @@ static void low_rank(int64_t n) {
     peft_batch batch = batch_of(n, sequences, offsets, ids, NULL);
     if (coin()) batch.adapter_ids = adapters;
     if (run(g, &batch, 1)) {
-        double *want = doubles(n * out), *dx = doubles(n * in), *da = doubles(rank * in), *db = doubles(out * rank), *dy = doubles(n * out);
+        double *want = doubles(n * out), *dx = doubles(n * in), *da = doubles(rank * in), *db = doubles(out * rank),
+               *dy = doubles(n * out);
         for (int64_t s = 0, r = 0; s < sequences; s++)
             for (; r < offsets[s + 1]; r++) {
                 const bool on = batch.adapter_ids == NULL || slot < 0 || adapters[s] == slot;
@@ -297,7 +320,8 @@ static void low_rank(int64_t n) {
     peft__graph_destroy(g);
 }
 
-/* ---- DoRA ---------------------------------------------------------------------------------------------------------------- */
+/* ---- DoRA
+ * ---------------------------------------------------------------------------------------------------------------- */
 
 static void rescaled(int64_t n) {
     peft__graph *g = start(1, 1);
@@ -319,7 +343,8 @@ static void rescaled(int64_t n) {
                     element += 0.5 * (double)b->param->data[o * rank + i] * (double)a->param->data[i * in + k];
                 square += element * element;
             }
-            const double norm = sqrt(square), scale = (double)m->param->data[o] / norm, shift = bias.value != NULL ? (double)bias.value->param->data[o] : 0.0;
+            const double norm = sqrt(square), scale = (double)m->param->data[o] / norm,
+                         shift = bias.value != NULL ? (double)bias.value->param->data[o] : 0.0;
             for (int64_t r = 0; r < n; r++) {
                 const double from = (double)y->param->data[r * out + o], c = (double)seen.coefficients[r * out + o];
                 want[r * out + o] = shift + scale * (from - shift);
@@ -336,7 +361,8 @@ static void rescaled(int64_t n) {
     peft__graph_destroy(g);
 }
 
-/* ---- output layer and loss --------------------------------------------------------------------------------------------------- */
+/* ---- output layer and loss
+ * --------------------------------------------------------------------------------------------------- */
 
 static void head(int64_t n, int64_t vocabulary, int64_t d, int kind) {
     int32_t *ids = malloc((size_t)n * 4), *labels = malloc((size_t)n * 4), offsets[2] = {0, (int32_t)n};
@@ -357,7 +383,8 @@ static void head(int64_t n, int64_t vocabulary, int64_t d, int kind) {
     peft__value_output(g, loss);
     const peft_batch batch = batch_of(n, 1, offsets, ids, labels);
     if (run(g, &batch, 2)) {
-        double *dx = doubles(n * d), *dw = doubles(vocabulary * d), *db = doubles(vocabulary), *f = doubles(vocabulary), total = 0.0;
+        double *dx = doubles(n * d), *dw = doubles(vocabulary * d), *db = doubles(vocabulary), *f = doubles(vocabulary),
+               total = 0.0;
         int64_t counted = 0;
         for (int64_t r = 0; r < n; r++) {
             if (labels[r] == -100) continue;
@@ -365,15 +392,13 @@ static void head(int64_t n, int64_t vocabulary, int64_t d, int kind) {
             double top = -INFINITY, sum = 0.0, even = 0.0;
             for (int64_t v = 0; v < vocabulary; v++) {
                 double z = bias.value != NULL ? (double)bias.value->param->data[v] : 0.0;
-                for (int64_t k = 0; k < d; k++)
-                    z += (double)xt->param->data[r * d + k] * (double)w[v * d + k];
+                for (int64_t k = 0; k < d; k++) z += (double)xt->param->data[r * d + k] * (double)w[v * d + k];
                 z *= (double)config.logit_scale;
                 f[v] = config.soft_cap != 0.0f ? (double)config.soft_cap * tanh(z / (double)config.soft_cap) : z;
                 top = fmax(top, f[v]);
                 even += f[v] / (double)vocabulary;
             }
-            for (int64_t v = 0; v < vocabulary; v++)
-                sum += exp(f[v] - top);
+            for (int64_t v = 0; v < vocabulary; v++) sum += exp(f[v] - top);
             const double lse = top + log(sum), smoothing = (double)config.label_smoothing;
             total += (1.0 - smoothing) * (lse - f[labels[r]]) + smoothing * (lse - even);
             for (int64_t v = 0; v < vocabulary; v++) {
@@ -397,7 +422,8 @@ static void head(int64_t n, int64_t vocabulary, int64_t d, int kind) {
     free(ids), free(labels);
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------------------ */
+/* ---- threads
+ * ------------------------------------------------------------------------------------------------------------------ */
 
 /* A small network; a hash of loss and gradients. */
 static uint64_t network(uint32_t threads) {
@@ -440,14 +466,11 @@ int main(void) {
     const uint32_t best = ctx->cpu;
     for (uint32_t cpu = PEFT_CPU_GENERIC; cpu <= best; cpu++) {
         ctx->cpu = cpu;
-        for (int round = 0; round < 60; round++)
-            linear(1 + below(round % 2 ? 6 : 90), 150);
+        for (int round = 0; round < 60; round++) linear(1 + below(round % 2 ? 6 : 90), 150);
         linear(1100, 40);
         linear(70, 900);
-        for (int round = 0; round < 40; round++)
-            low_rank(1 + below(round % 2 ? 6 : 120));
-        for (int round = 0; round < 20; round++)
-            rescaled(1 + below(70));
+        for (int round = 0; round < 40; round++) low_rank(1 + below(round % 2 ? 6 : 120));
+        for (int round = 0; round < 20; round++) rescaled(1 + below(70));
         for (int kind = 0; kind < 8; kind++) {
             head(1 + below(20), 2 + below(40), 1 + below(30), kind);
             head(1 + below(90), 380 + below(500), 1 + below(70), kind);
