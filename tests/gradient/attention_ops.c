@@ -50,7 +50,7 @@ static void attention_reference(gc *c, void *user) {
                         b = b < 0 ? 0 : b > 2 * a->span - 2 ? 2 * a->span - 2 : b;
                         score += bias[h * (2 * a->span - 1) + b];
                     }
-                    if (j >= 0 && !visible(a, i, j)) score = -INFINITY;
+                    if (!visible(a, i, j)) score = -INFINITY;
                     scores[j + a->prefix] = score;
                     top = fmax(top, score);
                 }
@@ -234,6 +234,8 @@ int main(void) {
          .causal = true,
          .lengths = long_lengths},
         {.name = "bidirectional", .heads = 2, .kv_heads = 2, .head_dim = 20, .lengths = long_lengths},
+        {.name = "wide heads", .heads = 2, .kv_heads = 1, .head_dim = 80, .causal = true, .lengths = short_lengths},
+        {.name = "wider heads", .heads = 1, .kv_heads = 1, .head_dim = 133, .lengths = short_lengths},
         {.name = "sliding window",
          .heads = 2,
          .kv_heads = 1,

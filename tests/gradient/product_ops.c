@@ -1,5 +1,5 @@
 /* product_ops.c: operations around dense products: linear layers, low rank updates, column norms, fused output layer
- * and loss, LSTM. */
+ * and loss. */
 #include "gradient.h"
 
 #include "base/half.h"
@@ -269,51 +269,6 @@ static void check_heads(const gc_style *style) {
                (head_case){.m = {.rows = 77, .cols = 16, .trained = true}, .config = plain, .none = true});
 }
 
-/* ---- LSTM -----------------------------------------------------------------------------------------------------------
- */
-
-enum { LSTM_ROWS = 6, LSTM_HIDDEN = 5 };
-
-static double logistic(double x) {
-    return 1.0 / (1.0 + exp(-x));
-}
-
-static void lstm_direction(const double *pre, const double *weight, bool reverse, double *out, int64_t ld) {
-    double h[LSTM_HIDDEN] = {0}, cell[LSTM_HIDDEN] = {0};
-    for (int t = 0; t < LSTM_ROWS; t++) {
-        const int row = reverse ? LSTM_ROWS - 1 - t : t;
-        double gates[4 * LSTM_HIDDEN];
-        for (int g = 0; g < 4 * LSTM_HIDDEN; g++) {
-            gates[g] = pre[row * 4 * LSTM_HIDDEN + g];
-            for (int k = 0; k < LSTM_HIDDEN; k++) gates[g] += weight[g * LSTM_HIDDEN + k] * h[k];
-        }
-        for (int k = 0; k < LSTM_HIDDEN; k++) {
-            cell[k] =
-                logistic(gates[LSTM_HIDDEN + k]) * cell[k] + logistic(gates[k]) * tanh(gates[2 * LSTM_HIDDEN + k]);
-            h[k] = logistic(gates[3 * LSTM_HIDDEN + k]) * tanh(cell[k]);
-            out[row * ld + k] = h[k];
-        }
-    }
-}
-
-static void lstm_reference(gc *c, void *user) {
-    const bool both = *(bool *)user;
-    const int64_t ld = both ? 2 * LSTM_HIDDEN : LSTM_HIDDEN;
-    lstm_direction(c->in[0].exact, c->in[1].exact, false, c->out[0].want, ld);
-    if (both) lstm_direction(c->in[2].exact, c->in[3].exact, true, c->out[0].want + LSTM_HIDDEN, ld);
-}
-
-static void check_lstm(const gc_style *style, bool both) {
-    gc c;
-    gc_begin(&c, both ? "LSTM, both directions" : "LSTM", style, few, NULL);
-    peft__value *pre = gc_input_new(&c, LSTM_ROWS, 4 * LSTM_HIDDEN, 1.0f),
-                *weight = gc_leaf_new(&c, 4 * LSTM_HIDDEN, LSTM_HIDDEN, 1.0f);
-    peft__value *reverse = both ? gc_input_new(&c, LSTM_ROWS, 4 * LSTM_HIDDEN, 1.0f) : NULL;
-    peft__value *reverse_weight = both ? gc_leaf_new(&c, 4 * LSTM_HIDDEN, LSTM_HIDDEN, 1.0f) : NULL;
-    gc_output_new(&c, peft__op_lstm(c.graph, pre, weight, reverse, reverse_weight));
-    gc_end(&c, lstm_reference, &both);
-}
-
 int main(void) {
     gc_style style;
     for (uint32_t s = 0; gc_next_style(&s, &style);) {
@@ -324,8 +279,6 @@ int main(void) {
         check_rank(&style, many, (rank_case){.in = 17, .out = 9, .rank = 1, .slots = true});
         for (int i = 0; i < 4; i++) check_rescale(&style, i & 1, i & 2);
         check_heads(&style);
-        check_lstm(&style, false);
-        check_lstm(&style, true);
     }
     return gc_summary();
 }
