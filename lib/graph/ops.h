@@ -101,7 +101,8 @@ typedef struct peft__attention_config {
     int64_t bidirectional_window; /* 0 = none: |i - j| <= this */
     const peft__kv_cache *cache;  /* NULL in training */
 } peft__attention_config;
-/* prefix_k/v: [P, kv_heads*head_dim] values put before every sequence's own (may be NULL; masks never hide them; not rotated).
+/* prefix_k/v: [P, kv_heads*head_dim] values put before every sequence's own, at positions -P .. -1 (may be NULL; not rotated; a causal
+ * mask never hides them, a window does, as in transformers).
  * bias: [heads, buckets-expanded] relative position bias value [heads, 2*span-1] added to the scaled score at key - query + span - 1
  * (T5; may be NULL). */
 peft__value *peft__op_attention(peft__graph *g, peft__value *q, peft__value *k, peft__value *v, peft__value *prefix_k, peft__value *prefix_v,
@@ -120,6 +121,24 @@ peft__value *peft__op_lstm(peft__graph *g, peft__value *pre, peft__value *weight
  * rescale: out = b + (m / n) (y - b), with y = x W^T + b + delta; m [1, out] trained; b absent or a bias. */
 peft__value *peft__op_weight_norms(peft__graph *g, peft__weight weight, peft__value *a, peft__value *b, float scale);
 peft__value *peft__op_rescale(peft__graph *g, peft__value *y, peft__value *magnitude, peft__value *norms, peft__vector bias);
+
+/* -- computed weights: matrices made of a few parameters, for peft__op_linear. What is dropped in training (nothing: all zero): */
+typedef struct peft__weight_drop {
+    float rows, whole; /* probability of each row of the matrix, and of all of it */
+    bool rescale;      /* the rows left grow by rows / kept rows */
+    uint64_t stream;
+} peft__weight_drop;
+/* hadamard.c (LoHa): scale * (a1 b1) o (a2 b2); a [out, r], b [r, in]; gives [out, in]. */
+peft__value *peft__op_hadamard(peft__graph *g, peft__value *a1, peft__value *b1, peft__value *a2, peft__value *b2, float scale,
+                               const peft__weight_drop *drop);
+/* kronecker.c (LoKr): scale * w1 (x) w2; w1 [a, c], w2 [b, d]; gives [a b, c d]. */
+peft__value *peft__op_kronecker(peft__graph *g, peft__value *w1, peft__value *w2, float scale, const peft__weight_drop *drop);
+
+/* -- rotation.c (OFT). cayley: rows of `upper` [n, b (b - 1) / 2] are upper triangles of skew-symmetric Q; gives n matrices R as [n b, b]:
+ * exact (I - Q)(I + Q)^-1, else I + 2 Q + 2 Q^2 + ... + Q^powers (powers 0: I, 1: I + 2 Q). radius > 0: Q is drawn back to that Frobenius
+ * norm first. rotate: each block of columns of x times its R (or the one R there is); `dropout` of the blocks left alone in training. */
+peft__value *peft__op_cayley(peft__graph *g, peft__value *upper, int64_t block, bool exact, int64_t powers, float radius);
+peft__value *peft__op_rotate(peft__graph *g, peft__value *x, peft__value *matrices, float dropout, uint64_t stream);
 
 /* -- losses. Each returns a stat value [1, 2] = (sum of the loss over counted rows, count) and gives its input the gradient of
  * `sum`. The session divides by the count of everything accumulated. */

@@ -21,6 +21,6 @@ void peft__attention_visible(const peft__attention_tile *tile, const peft__atten
             end = peft__min_i64(end, last + tile->near + 1 - keys->position);
         }
     }
-    *out_first = first;
-    *out_end = peft__max_i64(first, end);
+    *out_first = first < end ? first : 0;
+    *out_end = first < end ? end : 0;
 }

@@ -64,7 +64,8 @@ typedef struct peft__attention_tile {
 /* Floats. */
 size_t peft__attention_scratch(int64_t head_dim, bool backward);
 
-/* Keys of a run that some query of [position, position + queries) sees: [*out_first, *out_end). */
+/* Keys of a run that some query of [position, position + queries) sees: [*out_first, *out_end); none:
+ * [0, 0). */
 void peft__attention_visible(const peft__attention_tile *tile, const peft__attention_keys *keys, int64_t position,
                              int64_t queries, int64_t *out_first, int64_t *out_end);
 

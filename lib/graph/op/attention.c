@@ -207,7 +207,8 @@ static peft__attention_keys prefix_keys(const peft__node *node, int64_t head) {
                                   .ldk = k->ld,
                                   .ldv = v->ld,
                                   .count = k->rows->count,
-                                  .position = -k->rows->count};
+                                  .position = -k->rows->count,
+                                  .masked = true};
 }
 
 static peft__attention_keys own_keys(const peft__node *node, int64_t head, int64_t sequence) {
