@@ -195,8 +195,8 @@ void run_print_plan(run *r, uint64_t total_steps) {
     }
     say_data(r);
     if (total_steps > 0)
-        cli_say(r->c, "%-11s%llu steps of %lld x %lld examples, learning rate %g, %s, %u threads\n", "run", (unsigned long long)total_steps,
-                (long long)run_int(r, "train.gradient_accumulation_steps"), (long long)run_int(r, "train.batch_size"), run_number(r, "train.lr"),
+        cli_say(r->c, "%-11s%llu steps, batches of %lld, %lld to a step, learning rate %g, %s, %u threads\n", "run", (unsigned long long)total_steps,
+                (long long)run_int(r, "train.batch_size"), (long long)run_int(r, "train.gradient_accumulation_steps"), run_number(r, "train.lr"),
                 run_text(r, "train.lr_scheduler"), peft_context_threads(r->c->context));
     peft_memory_info memory = {.struct_size = sizeof memory};
     if (r->adapter != NULL && r->train != NULL &&

@@ -230,7 +230,22 @@ static peft_status unknown_key(peft_recipe *recipe, const peft__recipe_entry *en
                       closest != NULL ? "; did you mean \"" : "", closest != NULL ? closest : "", closest != NULL ? "\"?" : "");
 }
 
+/* "key=" on the command line: as if the file did not have it. */
+static bool take_back(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value) {
+    if (!entry->from_override || !json_is_null(value) || strncmp(entry->path, "adapter.", 8) == 0) return false;
+    const char *name = own_name(entry->path);
+    for (size_t i = 0; i < recipe->slot_count; i++) {
+        if (strcmp(recipe->slots[i].key, name) != 0) continue;
+        json_decref(recipe->slots[i].value);
+        memmove(&recipe->slots[i], &recipe->slots[i + 1], (recipe->slot_count - i - 1) * sizeof *recipe->slots);
+        recipe->slot_count--;
+        return true;
+    }
+    return false;
+}
+
 static peft_status set_entry(peft_recipe *recipe, const peft__recipe_entry *entry, json_t *value) {
+    if (take_back(recipe, entry, value)) return PEFT_OK;
     if (peft__recipe_is_ignored(entry->path)) {
         if (recipe->ignored.length > 0) (void)peft__buffer_puts(&recipe->ignored, ", ");
         (void)peft__buffer_puts(&recipe->ignored, entry->path);
