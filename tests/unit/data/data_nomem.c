@@ -1,0 +1,84 @@
+/* Every allocation of opening a data set and of reading a recipe fails in turn: a status, no leak, and the next try works. */
+#include "data_test.h"
+#include "peft/recipe.h"
+
+typedef struct meter {
+    long left; /* allocations until one fails; negative = never */
+    long live;
+} meter;
+
+static void *meter_alloc(void *user, size_t size, size_t align) {
+    meter *m = user;
+    if (m->left == 0) return NULL;
+    if (m->left > 0) m->left--;
+    m->live++;
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+static void meter_free(void *user, void *memory, size_t size) {
+    meter *m = user;
+    (void)size;
+    if (memory != NULL) m->live--;
+    free(memory);
+}
+
+static peft_status open_data(peft_context *ctx, const peft_tokenizer *tokenizer) {
+    static const char ROWS[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": "
+                               "\"x\"}]}, {\"role\": \"assistant\", \"content\": \"some words\"}]}\nbroken\n";
+    peft_dataset_options options = test_options();
+    options.packing = 1;
+    options.on_bad_row = PEFT_BAD_ROW_SKIP;
+    peft_dataset *data = NULL;
+    peft_status status = test_open(ctx, tokenizer, ROWS, "rows.jsonl", &options, &data);
+    uint64_t length = 0;
+    peft_batch batch;
+    if (status >= 0) status = peft_dataset_next(data, &batch);
+    if (status >= 0) status = peft_dataset_preview(data, 0, NULL, 0, &length);
+    peft_dataset_destroy(data);
+    return status;
+}
+
+static peft_status open_recipe(peft_context *ctx, const peft_tokenizer *tokenizer) {
+    static const char RECIPE[] = "base_model: a\nlora_r: 8\nlora_target: q_proj,v_proj\noutput_dir: o\ndata:\n  train: ${output_dir}/x\n"
+                                 "  chat_template: {user: {prefix: a}}\nflash_attention: true\n";
+    const char *const overrides[] = {"lr=1e-3", "adapter.modules_to_save=[a, b]"};
+    peft_recipe *recipe = NULL;
+    const peft_status status = peft_recipe_open_memory(ctx, RECIPE, strlen(RECIPE), "r.yaml", overrides, 2, 0, &recipe);
+    (void)tokenizer;
+    peft_recipe_destroy(recipe);
+    return status;
+}
+
+static void fail_each(peft_status (*try_it)(peft_context *, const peft_tokenizer *)) {
+    meter m = {.left = -1};
+    const peft_allocator allocator = {meter_alloc, meter_free, &m};
+    peft_context_options options;
+    peft_context_options_init(&options);
+    options.threads = 1;
+    options.allocator = &allocator;
+    peft_context *ctx = NULL;
+    if (peft_context_create(&options, &ctx) < 0) exit(1);
+    peft_tokenizer *tokenizer = test_tokenizer(ctx);
+    const long before = m.live;
+    long n = 0;
+    peft_status status = PEFT_E_NOMEM;
+    for (; status < 0 && n < 20000; n++) {
+        m.left = n;
+        status = try_it(ctx, tokenizer);
+        m.left = -1;
+        if (!CHECK(status >= 0 || status == PEFT_E_NOMEM) || !CHECK(m.live == before)) {
+            fprintf(stderr, "    allocation %ld: %s: %s\n", n, peft_status_name(status), peft_context_error(ctx));
+            break;
+        }
+    }
+    CHECK(status >= 0 && n > 10);
+    peft_tokenizer_close(tokenizer);
+    peft_context_destroy(ctx);
+    CHECK(m.live == 0);
+}
+
+int main(void) {
+    fail_each(open_data);
+    fail_each(open_recipe);
+    return check_summary();
+}
