@@ -24,7 +24,7 @@ typedef struct peft_batch {
     int64_t sequences;             /**< B */
     const int32_t *offsets;        /**< [B+1] first row of each sequence; offsets[0] = 0, offsets[B] = N, strictly rising */
     const int32_t *input_ids;      /**< [N] token ids; NULL when `features` feed the model */
-    const int32_t *position_ids;   /**< [N] optional: default 0, 1, ... in each sequence (RoBERTa: counted from its own start) */
+    const int32_t *position_ids;   /**< [N] optional: default 0, 1, ... in each sequence (RoBERTa: pad_token_id + 1, ...) */
     const int32_t *token_type_ids; /**< [N] optional: default 0 */
     const int32_t *labels;         /**< [N] optional: label of each token itself, unshifted as in Hugging Face; -100 = none */
     const float *features;         /**< [N, feature_cols] optional: rows that are no tokens (image patches, sensor frames) */
@@ -41,6 +41,9 @@ typedef struct peft_batch {
     const int32_t *decoder_labels;    /**< [decoder_rows] optional: what each decoder row predicts, -100 = none */
     const int32_t *decoder_source;    /**< [decoder_sequences] optional: main sequence that each decoder sequence reads; default i -> i */
     const int32_t *prompt_index;      /**< [N] optional: row of the trainable prompt that replaces this row's embedding, -1 = none */
+    const int32_t *image_grids;       /**< [B, 2] optional: rows and columns of the patches of each image; default: the model's own grid, else a square */
+    const int32_t *start_positions;   /**< [B] optional: first row of the answer inside each sequence, -100 = none (question answering) */
+    const int32_t *end_positions;     /**< [B] optional: last row of the answer */
 } peft_batch;
 
 PEFT_API void peft_batch_init_sized(peft_batch *batch, uint32_t size);
@@ -70,6 +73,8 @@ typedef struct peft_padded {
     const void *decoder_labels; /**< [B, decoder_length]: targets; the decoder reads them shifted right by one */
     int32_t decoder_start_token_id; /**< first id that the decoder reads; default 0 */
     int32_t reserved;
+    const void *start_positions; /**< [B] optional: column where each answer starts; beyond the row or on padding: no answer */
+    const void *end_positions;   /**< [B] optional */
 } peft_padded;
 
 PEFT_API void peft_padded_init_sized(peft_padded *padded, uint32_t size);
@@ -92,6 +97,8 @@ typedef struct peft_batch_buffers {
     int32_t *decoder_offsets;     /**< [B+1] */
     int32_t *decoder_input_ids;
     int32_t *decoder_labels;
+    int32_t *start_positions;     /**< [B] */
+    int32_t *end_positions;       /**< [B] */
 } peft_batch_buffers;
 
 /** Takes the padding out: fills the buffers and makes `out_batch` point to them. Ids that do not fit in 32 bits, a sequence without a single token and

@@ -8,6 +8,7 @@
 #include "peft/batch.h"
 #include "peft/context.h"
 #include "peft/dataset.h"
+#include "peft/image.h"
 #include "peft/model.h"
 #include "peft/optimizer.h"
 #include "peft/recipe.h"

@@ -106,6 +106,8 @@ peft__value *peft__value_param(peft__graph *graph, peft__param *param) {
 
 peft__value *peft__value_param_vector(peft__graph *graph, peft__param *param) { return param_as(graph, param, 1); }
 
+peft__value *peft__value_param_rows(peft__graph *graph, peft__param *param, int64_t rows) { return param_as(graph, param, rows); }
+
 void peft__value_output(peft__graph *graph, peft__value *value) {
     if (graph->status < 0 || value == NULL) return;
     peft__root(value)->flags |= PEFT__VALUE_OUTPUT;

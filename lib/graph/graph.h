@@ -66,6 +66,7 @@ struct peft__rows {
     peft_status (*bind)(peft__rows *rows, peft_context *ctx, const peft_batch *batch);
     bool carries_source;   /* bind fills `source` */
     bool fixed;            /* of parameters: count is known from the start, no arrays */
+    int32_t first_position; /* where positions begin in a sequence: 0, RoBERTa pad_token_id + 1; derived spaces inherit it */
 
     int64_t max_rows, max_sequences;
 
@@ -94,10 +95,13 @@ peft__rows *peft__rows_labelled(peft__graph *graph, peft__rows *parent);
 peft__rows *peft__rows_pick(peft__graph *graph, peft__rows *parent, int64_t which);
 /* `count` inserted rows at the front of each sequence, after its first `skip` rows (1: after a class token). Labels of
  * inserted rows are -100; a causal label that the last inserted row would predict (the first token's) is put there when the
- * parent was made with shift_labels. Positions of inserted rows are skip.., those of later parent rows move up by count. */
+ * parent was made with shift_labels. Positions of inserted rows are first_position + skip.., those of later parent rows move up by
+ * count. */
 peft__rows *peft__rows_insert(peft__graph *graph, peft__rows *parent, int64_t skip, int64_t count);
 /* Same rows as parent, `count` rows of each sequence from row `skip` on replaced by inserted ones (VPT deep). */
 peft__rows *peft__rows_replace(peft__graph *graph, peft__rows *parent, int64_t skip, int64_t count);
+/* Rows of parent without `count` rows of each sequence from row `skip` on: undoes peft__rows_insert. */
+peft__rows *peft__rows_drop(peft__graph *graph, peft__rows *parent, int64_t skip, int64_t count);
 /* A space of the caller's own kind. */
 peft__rows *peft__rows_new(peft__graph *graph, const char *name, peft__rows *parent, void *attr,
                            void (*measure)(const peft__rows *, const peft__capacity *, int64_t *, int64_t *),
@@ -133,8 +137,9 @@ peft__value *peft__value_new(peft__graph *graph, peft__rows *rows, int64_t cols,
 peft__value *peft__value_columns(peft__graph *graph, peft__value *value, int64_t column, int64_t cols);
 /* Leaf for a trainable tensor; the same value for the same param. */
 peft__value *peft__value_param(peft__graph *graph, peft__param *param);
-/* The same as a row [1, elements] whatever its shape (a tensor is used in one of the two forms, not both). */
+/* The same as a row [1, elements], or as `rows` rows, whatever its shape (a tensor is used in one of the three forms only). */
 peft__value *peft__value_param_vector(peft__graph *graph, peft__param *param);
+peft__value *peft__value_param_rows(peft__graph *graph, peft__param *param, int64_t rows);
 /* Keeps the value to the end, so that the host may read it. */
 void peft__value_output(peft__graph *graph, peft__value *value);
 

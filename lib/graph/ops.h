@@ -41,6 +41,15 @@ peft__value *peft__op_columns(peft__graph *g, peft__rows *rows, peft__value *mat
 /* -- features.c: the batch's float rows as a value [N, cols]. */
 peft__value *peft__op_features(peft__graph *g, peft__rows *rows, int64_t cols);
 
+/* -- image_rows.c: patch rows x [N, d] of images, in their places: up to two class tokens [1, d] put before each image, and row i of the learned
+ * positions [tokens + grid_height * grid_width, d] added. Images with another grid than the trained one (batch.image_grids, else
+ * a square) read the positions interpolated as torch's bicubic does. The result is on a row space of its own. */
+typedef struct peft__image_config {
+    int64_t tokens, grid_height, grid_width;
+} peft__image_config;
+peft__value *peft__op_image_rows(peft__graph *g, peft__value *x, const peft__weight *tokens, peft__weight positions,
+                                 const peft__image_config *config);
+
 /* -- norm.c: RMSNorm or LayerNorm over columns. `weight_offset` is added to the weight (Gemma: 1). cols may be a multiple of the
  * weight's length: then each group of that many columns is normalised by itself (Qwen3's per-head q_norm). */
 typedef enum { PEFT__RMS_NORM, PEFT__LAYER_NORM } peft__norm_kind;
@@ -99,7 +108,7 @@ typedef struct peft__attention_config {
     bool cross;
     int64_t window;     /* 0 = none: key j is seen from query i iff i - window < j <= i (causal) */
     int64_t bidirectional_window; /* 0 = none: |i - j| <= this */
-    const peft__kv_cache *cache;  /* NULL in training */
+    const peft__kv_cache *cache;  /* NULL in training. Cross attention with a cache: k and v are NULL and the cache has all of them */
 } peft__attention_config;
 /* prefix_k/v: [P, kv_heads*head_dim] values put before every sequence's own, at positions -P .. -1 (may be NULL; not rotated; a causal
  * mask never hides them, a window does, as in transformers).
@@ -148,6 +157,13 @@ typedef struct peft__head_config {
     float logit_scale, soft_cap, label_smoothing;
 } peft__head_config;
 peft__value *peft__op_head_loss(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias, const peft__head_config *config);
+/* The same a row at a time and no end of the graph: [M, 1], 0 at rows without a label. */
+peft__value *peft__op_head_nll(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias, const peft__head_config *config);
+/* token_nll.c: the same on logits [M, V] that exist. */
+peft__value *peft__op_token_nll(peft__graph *g, peft__value *logits);
+/* choice_loss.c: the three losses of T-Few on nll [M, 1] of the labelled rows of several answers an example: a decoder sequence is an answer
+ * to the main sequence that decoder_source names, and sequence_labels say which of an example's answers is right. Count = examples. */
+peft__value *peft__op_choice_loss(peft__graph *g, peft__value *nll);
 /* cross_entropy.c: on logits [M, C] that exist; targets: rows->labels of the logits' space, or the batch's sequence_labels when the space has one row
  * per sequence (by_sequence). class_weights [C] may be NULL (then count is the sum of weights). */
 typedef struct peft__cross_entropy_config {
@@ -156,8 +172,16 @@ typedef struct peft__cross_entropy_config {
     const float *class_weights;
 } peft__cross_entropy_config;
 peft__value *peft__op_cross_entropy(peft__graph *g, peft__value *logits, const peft__cross_entropy_config *config);
+/* span_loss.c: where an answer starts and ends: logits [N, 2], one softmax over the rows of each sequence for each column, against the batch's
+ * start_positions and end_positions; half of the two losses' sum a sequence. */
+peft__value *peft__op_span_loss(peft__graph *g, peft__value *logits);
 /* regression.c: mean squared error, or binary cross entropy with logits, against the batch's sequence_targets [B, C]; count = B*C. */
 typedef enum { PEFT__LOSS_MSE, PEFT__LOSS_BCE } peft__target_loss;
 peft__value *peft__op_target_loss(peft__graph *g, peft__value *outputs, peft__target_loss kind);
+
+/* -- relative_bias.c (T5): table [buckets, heads] -> [heads, 2 max_distance + 1], as attention takes it; farther keys have the bias of
+ * max_distance. */
+peft__value *peft__op_relative_bias(peft__graph *g, peft__weight table, int64_t max_distance, bool bidirectional);
+int64_t peft__relative_bucket(int64_t distance, int64_t buckets, int64_t max_distance, bool bidirectional);
 
 #endif

@@ -32,6 +32,7 @@ peft__rows *peft__rows_new(peft__graph *graph, const char *name, peft__rows *par
     if (rows == NULL) return peft__graph_fail(graph, peft__fail_nomem(graph->ctx, sizeof *rows, "a row space"));
     rows->name = name;
     rows->parent = parent;
+    if (parent != NULL) rows->first_position = parent->first_position;
     rows->attr = attr;
     rows->measure = measure;
     rows->bind = bind;
@@ -254,7 +255,7 @@ static peft_status bind_insert(peft__rows *rows, peft_context *ctx, const peft_b
             return peft__fail(ctx, PEFT_E_ARG, "sequence %lld has %d rows, rows go in after the first %lld", (long long)s, end - first, (long long)attr->skip);
         }
         for (int32_t r = first; r < first + attr->skip; r++) take_row(rows, to++, parent, r);
-        for (int64_t p = 0; p < attr->count; p++) put_row(rows, to++, p, attr->skip + p);
+        for (int64_t p = 0; p < attr->count; p++) put_row(rows, to++, p, parent->first_position + attr->skip + p);
         /* The last inserted row is the one that predicts the first token. */
         if (attr->parent_shifts && attr->skip == 0 && attr->count > 0 && batch->labels != NULL && end > first)
             rows->labels[to - 1] = batch->labels[batch->offsets[s]];
@@ -311,6 +312,45 @@ peft__rows *peft__rows_replace(peft__graph *graph, peft__rows *parent, int64_t s
     const insert_attr attr = {skip, count, false};
     void *copy = new_attr(graph, &attr, sizeof attr);
     return copy == NULL ? NULL : peft__rows_new(graph, "rows with replaced ones", parent, copy, measure_same, bind_replace, true);
+}
+
+static void measure_drop(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows, int64_t *out_sequences) {
+    (void)capacity;
+    *out_rows = rows->parent->max_rows; /* sequences may be fewer than there is room for */
+    *out_sequences = rows->parent->max_sequences;
+}
+
+static peft_status bind_drop(peft__rows *rows, peft_context *ctx, const peft_batch *batch) {
+    (void)batch;
+    const peft__rows *parent = rows->parent;
+    const insert_attr *attr = rows->attr;
+    int64_t to = 0;
+    rows->offsets[0] = 0;
+    for (int64_t s = 0; s < parent->sequences; s++) {
+        const int32_t first = parent->offsets[s], end = parent->offsets[s + 1];
+        if (end - first < attr->skip + attr->count) {
+            return peft__fail(ctx, PEFT_E_ARG, "sequence %lld has %d rows, rows %lld to %lld of it are to be left out", (long long)s, end - first,
+                              (long long)attr->skip, (long long)(attr->skip + attr->count));
+        }
+        for (int32_t r = first; r < end; r++) {
+            const int64_t place = r - first - attr->skip;
+            if (place >= 0 && place < attr->count) continue;
+            take_row(rows, to, parent, r);
+            if (place >= 0) rows->positions[to] -= (int32_t)attr->count;
+            to++;
+        }
+        rows->offsets[s + 1] = (int32_t)to;
+    }
+    rows->count = to;
+    rows->sequences = parent->sequences;
+    return PEFT_OK;
+}
+
+peft__rows *peft__rows_drop(peft__graph *graph, peft__rows *parent, int64_t skip, int64_t count) {
+    if (parent == NULL) return NULL;
+    const insert_attr attr = {skip, count, false};
+    void *copy = new_attr(graph, &attr, sizeof attr);
+    return copy == NULL ? NULL : peft__rows_new(graph, "rows without some", parent, copy, measure_drop, bind_drop, true);
 }
 
 /* ---- binding ------------------------------------------------------------------------------------------------------- */

@@ -65,24 +65,34 @@ static bool in_wanted_layers(const peft_adapter *adapter, const peft__module *mo
     return module->layer >= peft__model_dims(adapter->model)->num_hidden_layers - c->layers;
 }
 
-static peft_status is_chosen(const peft_adapter *adapter, const choice *c, const peft__module *module,
-                             const char *tensor, bool after_layers, bool *out) {
+/* What the model's files call a tensor: releases of transformers have moved modules about, files keep the older names. */
+static const char *file_name(peft_adapter *adapter, const char *tensor) {
+    const char *older = peft__older_name(adapter->model, &adapter->arena, tensor);
+    return older != NULL ? older : tensor;
+}
+
+static peft_status is_named(const peft_adapter *adapter, const choice *c, const char *tensor, bool *out) {
+    if (c->regex != NULL) return peft__pattern_match(adapter->ctx, c->regex, tensor, out);
+    *out = c->names == NULL;
+    for (size_t i = 0; i < json_array_size(c->names); i++)
+        *out = *out || has_components(tensor, json_string_value(json_array_get(c->names, i)));
+    return PEFT_OK;
+}
+
+static peft_status is_chosen(peft_adapter *adapter, const choice *c, const peft__module *module,
+                             const char *tensor, bool is_bias, bool after_layers, bool *out) {
     *out = true;
     if (module->is_new) return PEFT_OK;
     *out = false;
     const bool table = owner(module)->kind == PEFT_MODULE_EMBEDDING || module->kind == PEFT_MODULE_TABLE;
-    const bool is_bias = module->has_bias && strcmp(tensor + strlen(module->name), ".bias") == 0;
     if (!c->embeddings && table && !is_bias) return PEFT_OK;
     if (!in_wanted_layers(adapter, module, c, after_layers)) return PEFT_OK;
-    if (c->head)
+    if (c->head) {
         *out = module->is_head;
-    else if (c->regex != NULL)
-        return peft__pattern_match(adapter->ctx, c->regex, tensor, out);
-    else if (c->names == NULL)
-        *out = true;
-    for (size_t i = 0; i < json_array_size(c->names); i++)
-        *out = *out || has_components(tensor, json_string_value(json_array_get(c->names, i)));
-    return PEFT_OK;
+        return PEFT_OK;
+    }
+    PEFT_TRY(is_named(adapter, c, tensor, out));
+    return *out ? PEFT_OK : is_named(adapter, c, file_name(adapter, tensor), out);
 }
 
 /* A tied tensor is declared once, under the name that the files have, and stands for both modules. */
@@ -92,8 +102,9 @@ static peft_status declare(peft_adapter *adapter, const peft__module *module, bo
     if (name == NULL) return peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
     uint64_t known = 0;
     uint32_t index = 0;
-    if (peft__table_get(&adapter->by_name, name, strlen(name), &known)) return PEFT_OK;
-    PEFT_TRY(peft__adapter_declare_base(adapter, holder, bias, name, name, &index));
+    if (peft__table_get(&adapter->by_base, name, strlen(name), &known)) return PEFT_OK;
+    const char *shown = file_name(adapter, name);
+    PEFT_TRY(peft__adapter_declare_base(adapter, holder, bias, shown, shown, &index));
     for (uint32_t i = 0; !bias && i < peft__model_module_count(adapter->model); i++) {
         const peft__module *other = peft__model_module_at(adapter->model, i);
         if (other == holder || owner(other) != holder) continue;
@@ -114,7 +125,7 @@ static peft_status declare_chosen(peft_adapter *adapter, const choice *c) {
             const char *tensor = peft__adapter_tensor_name(adapter, module, part == 1);
             bool chosen = false;
             if (tensor == NULL) return peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
-            PEFT_TRY(is_chosen(adapter, c, module, tensor, after_layers, &chosen));
+            PEFT_TRY(is_chosen(adapter, c, module, tensor, part == 1, after_layers, &chosen));
             if (chosen) PEFT_TRY(declare(adapter, module, part == 1));
             any = any || chosen;
         }

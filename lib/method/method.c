@@ -1,13 +1,19 @@
 /* method.c: the table of methods. A new method is a file and a row here. */
 #include "method/method.h"
 
+extern const peft__method peft__method_adalora;
 extern const peft__method peft__method_full;
 extern const peft__method peft__method_ia3;
 extern const peft__method peft__method_ln_tuning;
+extern const peft__method peft__method_loha;
+extern const peft__method peft__method_lokr;
 extern const peft__method peft__method_lora;
+extern const peft__method peft__method_oft;
 extern const peft__method peft__method_p_tuning;
 extern const peft__method peft__method_prefix_tuning;
 extern const peft__method peft__method_prompt_tuning;
+extern const peft__method peft__method_vera;
+extern const peft__method peft__method_vpt;
 
 static const peft__method *const METHODS[] = {
     &peft__method_lora,
@@ -17,6 +23,12 @@ static const peft__method *const METHODS[] = {
     &peft__method_prompt_tuning,
     &peft__method_prefix_tuning,
     &peft__method_p_tuning,
+    &peft__method_adalora,
+    &peft__method_vera,
+    &peft__method_loha,
+    &peft__method_lokr,
+    &peft__method_oft,
+    &peft__method_vpt,
 };
 
 const peft__method *peft__method_find(peft_context *ctx, const char *peft_type) {

@@ -65,7 +65,9 @@ static peft_status add_tensor(peft_context *ctx, const peft_model *model, peft__
     if (saved == NULL) return peft__fail_nomem(ctx, sizeof *saved, "the tensors of a model");
     *saved = (saved_tensor){ctx, model, name};
     memset(out, 0, sizeof *out);
-    out->name = name;
+    /* Files keep the names that modules had before transformers moved them about. */
+    const char *older = peft__older_name(model, arena, name);
+    out->name = older != NULL ? older : name;
     out->dtype = dtype;
     out->emit = emit;
     out->user = saved;
@@ -90,8 +92,8 @@ static peft_status list_tensors(peft_context *ctx, const peft_model *model, peft
             continue;
         }
         const bool table = module->kind == PEFT_MODULE_TABLE;
-        const char *weight = table ? module->name : peft__arena_strfmt(arena, "%s.weight", module->name);
-        const char *bias = peft__arena_strfmt(arena, "%s.bias", module->name);
+        const char *weight = peft__module_tensor_name(module, arena, false);
+        const char *bias = peft__module_tensor_name(module, arena, true);
         if (weight == NULL || bias == NULL) return peft__fail_nomem(ctx, 256, "the tensors of a model");
         if (module->tied_to == NULL && module->weight != NULL)
             PEFT_TRY(add_tensor(ctx, model, arena, weight, dtype, &tensors[count++]));

@@ -65,6 +65,9 @@ static peft_status add_heads(peft_adapter *adapter, json_t *list) {
         PEFT_TRY(append(ctx, list, "score"));
     } else if (strcmp(task, "QUESTION_ANS") == 0) {
         PEFT_TRY(append(ctx, list, "qa_outputs"));
+    } else if (peft__model_task(adapter->model) == PEFT_TASK_IMAGE_CLS &&
+               (adapter->method->flags & PEFT__METHOD_NATIVE) != 0) { /* HF PEFT has no such task */
+        PEFT_TRY(append(ctx, list, "classifier"));
     }
     for (uint32_t i = 0; !adapter->loading && i < peft__model_module_count(adapter->model); i++) {
         const peft__module *module = peft__model_module_at(adapter->model, i);
@@ -103,6 +106,11 @@ static peft_status declare_part(peft_adapter *adapter, const peft__module *modul
     const char *prefix = (adapter->method->flags & PEFT__METHOD_PROMPT) != 0 ? "base_model." : "base_model.model.";
     const char *tensor = peft__adapter_tensor_name(adapter, module, bias);
     if (tensor == NULL) return peft__fail_nomem(adapter->ctx, strlen(module->name), "modules_to_save");
+    if ((adapter->method->flags & PEFT__METHOD_FULL_NAMES) != 0) {
+        const char *older = peft__older_name(adapter->model, &adapter->arena, tensor);
+        const char *shown = older != NULL ? older : tensor;
+        return peft__adapter_declare_base(adapter, module, bias, shown, shown, NULL);
+    }
     const char *name =
         peft__adapter_text(adapter, "%s%.*s.modules_to_save%s", prefix, (int)owner, tensor, tensor + owner);
     const char *key = peft__adapter_text(adapter, "%s%s", prefix, tensor);

@@ -3,7 +3,11 @@
 
 static const peft__arch *const table[] = {
     &peft__arch_llama,   &peft__arch_mistral, &peft__arch_qwen2,  &peft__arch_qwen3,
-    &peft__arch_smollm3, &peft__arch_gemma,   &peft__arch_gemma2, &peft__arch_phi3,
+    &peft__arch_smollm3, &peft__arch_gemma,   &peft__arch_gemma2, &peft__arch_phi3,    &peft__arch_gpt2,
+    &peft__arch_bert,    &peft__arch_roberta, &peft__arch_xlm_roberta, &peft__arch_camembert,
+    &peft__arch_distilbert, &peft__arch_electra, &peft__arch_albert,
+    &peft__arch_t5,      &peft__arch_mt5,     &peft__arch_t5_encoder,
+    &peft__arch_vit,     &peft__arch_deit,
 };
 
 static const peft__arch *find(const peft__arch *const *rows, size_t count, const char *name, bool gguf) {

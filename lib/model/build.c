@@ -35,7 +35,7 @@ static bool touched(const peft__build *b, const peft__module *module) {
 /* ---- weights --------------------------------------------------------------------------------------------- */
 
 /* The param that an adapter trains in place of a base tensor; at most one adapter may. */
-static peft__value *trained_value(peft__build *b, const char *tensor, const peft__hooked **out_owner) {
+static peft__value *trained_value(peft__build *b, const char *tensor, int64_t rows, const peft__hooked **out_owner) {
     peft__param *found = NULL;
     for (uint32_t i = 0; i < b->adapter_count; i++) {
         const peft__hooked *adapter = &b->adapters[i];
@@ -48,10 +48,12 @@ static peft__value *trained_value(peft__build *b, const char *tensor, const peft
         found = param;
         if (out_owner != NULL) *out_owner = adapter;
     }
-    return found != NULL ? peft__value_param(b->graph, found) : NULL;
+    if (found == NULL) return NULL;
+    return rows > 0 ? peft__value_param_rows(b->graph, found, rows) : peft__value_param(b->graph, found);
 }
 
 static const char *tensor_name(char buffer[NAME_BYTES], const peft__module *module, const char *part) {
+    if (module->bias_name != NULL && strcmp(part, "bias") == 0) return module->bias_name;
     (void)snprintf(buffer, NAME_BYTES, module->kind == PEFT_MODULE_TABLE ? "%s" : "%s.%s", module->name, part);
     return buffer;
 }
@@ -59,10 +61,12 @@ static const char *tensor_name(char buffer[NAME_BYTES], const peft__module *modu
 /* A tied module uses the value trained for itself, else the one trained for the module it shares with. */
 static peft__value *trained_weight(peft__build *b, const peft__module *module) {
     char name[NAME_BYTES];
-    peft__value *value = trained_value(b, tensor_name(name, module, "weight"), NULL);
+    /* Bare tables are stored as [1, rows, width] too. */
+    const int64_t rows = module->kind == PEFT_MODULE_TABLE ? module->in : 0;
+    peft__value *value = trained_value(b, tensor_name(name, module, "weight"), rows, NULL);
     if (value != NULL || module->tied_to == NULL || peft__graph_failed(b->graph)) return value;
     const peft__hooked *owner = NULL;
-    value = trained_value(b, tensor_name(name, module->tied_to, "weight"), &owner);
+    value = trained_value(b, tensor_name(name, module->tied_to, "weight"), 0, &owner);
     if (value != NULL && owner->hooks->keeps_tie != NULL && !owner->hooks->keeps_tie(owner->self, module)) return NULL;
     return value;
 }
@@ -94,7 +98,7 @@ peft__weight peft__build_weight(peft__build *b, const char *module) {
 peft__vector peft__build_vector(peft__build *b, const char *tensor) {
     peft__vector vector = {0};
     if (peft__graph_failed(b->graph)) return vector;
-    vector.value = trained_value(b, tensor, NULL);
+    vector.value = trained_value(b, tensor, 0, NULL);
     if (vector.value == NULL) vector.tensor = peft__model_tensor(b->model, tensor);
     return vector;
 }
@@ -226,6 +230,16 @@ peft__value *peft__build_layer_input(peft__build *b, peft__stack stack, int32_t 
     return x;
 }
 
+peft__value *peft__build_layer_rows(peft__build *b, peft__stack stack, int32_t layer, int64_t skip, peft__value *x) {
+    for (uint32_t i = 0; i < b->adapter_count && x != NULL && !peft__graph_failed(b->graph); i++) {
+        const peft__hooked *adapter = &b->adapters[i];
+        if (adapter->hooks->layer_rows == NULL) continue;
+        peft__rows *rows = adapter->hooks->layer_rows(adapter->self, b, stack, layer, skip, x->rows);
+        if (rows != x->rows) x = peft__op_select_rows(b->graph, rows, x, NULL);
+    }
+    return x;
+}
+
 int64_t peft__build_prefix_length(peft__build *b, peft__stack stack) {
     int64_t length = 0;
     for (uint32_t i = 0; i < b->adapter_count; i++)
@@ -234,23 +248,26 @@ int64_t peft__build_prefix_length(peft__build *b, peft__stack stack) {
     return length;
 }
 
-/* Rows of the parent with positions moved up by what stands in front of every sequence's keys. */
-typedef struct shift_attr {
-    int64_t by;
-} shift_attr;
+/* Rows of the stream, counted as the model counts: moved up by what stands in front of every sequence's keys, and, when the
+ * batch does not say, from the model's own first position. There (RoBERTa) padding tokens, which a text may hold, all have
+ * the position before the first and do not count. */
+typedef struct count_attr {
+    int64_t prefix, first;
+    int32_t pad;
+} count_attr;
 
-static void measure_shifted(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows,
+static void measure_counted(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows,
                             int64_t *out_sequences) {
     (void)capacity;
     *out_rows = rows->parent->max_rows;
     *out_sequences = rows->parent->max_sequences;
 }
 
-static peft_status bind_shifted(peft__rows *rows, peft_context *ctx, const peft_batch *batch) {
-    (void)batch;
+static peft_status bind_counted(peft__rows *rows, peft_context *ctx, const peft_batch *batch) {
     const peft__rows *parent = rows->parent;
-    const int64_t by = ((const shift_attr *)rows->attr)->by;
+    const count_attr *attr = rows->attr;
     const size_t bytes = (size_t)parent->count * sizeof(int32_t);
+    const bool count = attr->first > 0 && batch->position_ids == NULL;
     rows->count = parent->count;
     rows->sequences = parent->sequences;
     memcpy(rows->offsets, parent->offsets, (size_t)(parent->sequences + 1) * sizeof(int32_t));
@@ -258,26 +275,34 @@ static peft_status bind_shifted(peft__rows *rows, peft_context *ctx, const peft_
     memcpy(rows->ids, parent->ids, bytes);
     memcpy(rows->types, parent->types, bytes);
     memcpy(rows->labels, parent->labels, bytes);
-    for (int64_t i = 0; i < parent->count; i++) {
-        if (parent->positions[i] > INT32_MAX - by)
-            return peft__fail(ctx, PEFT_E_ARG, "position %d plus a prefix of %lld is too large",
-                              (int)parent->positions[i], (long long)by);
-        rows->positions[i] = (int32_t)(parent->positions[i] + by);
+    for (int64_t s = 0; s < parent->sequences; s++) {
+        int64_t next = attr->first;
+        for (int32_t r = parent->offsets[s]; r < parent->offsets[s + 1]; r++) {
+            int64_t position = parent->positions[r];
+            if (count) position = parent->ids[r] == attr->pad ? attr->first - 1 - attr->prefix : next++;
+            if (position > INT32_MAX - attr->prefix)
+                return peft__fail(ctx, PEFT_E_ARG, "position %lld plus a prefix of %lld is too large",
+                                  (long long)position, (long long)attr->prefix);
+            rows->positions[r] = (int32_t)(position + attr->prefix);
+        }
     }
     return PEFT_OK;
 }
 
 peft__rows *peft__build_rows(peft__build *b, peft__stack stack) {
     peft__graph *g = b->graph;
+    const peft__dims *dims = peft__model_dims(b->model);
     peft__rows *rows = stack == PEFT__STACK_DECODER
                            ? peft__rows_decoder(g)
                            : peft__rows_stream(g, peft__model_task(b->model) == PEFT_TASK_CAUSAL_LM);
     const int64_t prefix = peft__build_prefix_length(b, stack);
-    if (prefix == 0 || rows == NULL) return rows;
-    shift_attr *attr = peft__arena_alloc(peft__graph_arena(g), sizeof *attr);
+    if ((prefix == 0 && dims->first_position == 0) || rows == NULL) return rows;
+    count_attr *attr = peft__arena_alloc(peft__graph_arena(g), sizeof *attr);
     if (attr == NULL) return peft__graph_fail(g, peft__fail_nomem(peft__graph_context(g), sizeof *attr, "a row space"));
-    attr->by = prefix;
-    return peft__rows_new(g, "rows after a prefix", rows, attr, measure_shifted, bind_shifted, false);
+    *attr = (count_attr){prefix, dims->first_position, dims->pad_token_id};
+    rows = peft__rows_new(g, "counted rows", rows, attr, measure_counted, bind_counted, false);
+    if (rows != NULL) rows->first_position = (int32_t)dims->first_position;
+    return rows;
 }
 
 /* ---- attention and sub-layers ---------------------------------------------------------------------------- */
@@ -301,7 +326,37 @@ peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t la
             prefix = one;
         }
     }
+    /* An architecture that leaves out queries whose results nobody reads. */
+    if (q != NULL && k != NULL && q->rows != k->rows) own.cross = true;
     return peft__op_attention(b->graph, q, k, v, prefix.k, prefix.v, bias, &own);
+}
+
+peft__value *peft__build_cross_attention(peft__build *b, int32_t layer, peft__value *q, const char *k, const char *v,
+                                         peft__value *encoded, const peft__attention_config *config) {
+    peft__attention_config own = *config;
+    own.cross = true;
+    if (b->part == PEFT__PART_DECODER) {
+        own.cache = &b->cross_caches[layer];
+        return peft__op_attention(b->graph, q, NULL, NULL, NULL, NULL, NULL, &own);
+    }
+    const char *const names[2] = {k, v};
+    peft__value *kv[2] = {NULL, NULL};
+    peft__build_linear_group(b, names, 2, encoded, kv);
+    return peft__op_attention(b->graph, q, kv[0], kv[1], NULL, NULL, NULL, &own);
+}
+
+void peft__build_cross_keys(peft__build *b, int32_t layer, const char *k, const char *v, peft__value *encoded) {
+    const int64_t layers = peft__model_dims(b->model)->num_decoder_layers;
+    const size_t bytes = (size_t)layers * 2 * sizeof(peft__value *);
+    if (b->cross == NULL) b->cross = peft__arena_alloc(peft__graph_arena(b->graph), bytes);
+    if (b->cross == NULL) {
+        peft__graph_fail(b->graph, peft__fail_nomem(peft__graph_context(b->graph), bytes, "a graph"));
+        return;
+    }
+    const char *const names[2] = {k, v};
+    peft__build_linear_group(b, names, 2, encoded, &b->cross[2 * layer]);
+    for (int part = 0; part < 2; part++)
+        if (b->cross[2 * layer + part] != NULL) peft__value_output(b->graph, b->cross[2 * layer + part]);
 }
 
 bool peft__build_has_sublayer_hook(const peft__build *b) {
@@ -310,34 +365,61 @@ bool peft__build_has_sublayer_hook(const peft__build *b) {
     return false;
 }
 
-peft__value *peft__build_sublayer_output(peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which,
-                                         peft__value *x, peft__value *residual) {
+peft__value *peft__build_sublayer_output(peft__build *b, const peft__sublayer_end *end, peft__value *x,
+                                         peft__value *residual) {
     for (uint32_t i = 0; i < b->adapter_count && !peft__graph_failed(b->graph); i++)
         if (b->adapters[i].hooks->sublayer_output != NULL)
-            x = b->adapters[i].hooks->sublayer_output(b->adapters[i].self, b, stack, layer, which, x, residual);
+            x = b->adapters[i].hooks->sublayer_output(b->adapters[i].self, b, end, x, residual);
     return x;
+}
+
+/* linear, hooks, + residual */
+static peft__value *end_with_sum(peft__build *b, const peft__sublayer_end *end, peft__value *x, peft__value *residual) {
+    if (!peft__build_has_sublayer_hook(b)) return peft__build_linear(b, end->linear, x, residual);
+    x = peft__build_linear(b, end->linear, x, NULL);
+    x = peft__build_sublayer_output(b, end, x, residual);
+    return x == NULL ? NULL : peft__op_add(b->graph, x, residual);
 }
 
 peft__value *peft__build_sublayer_end(peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which,
                                       const char *module, peft__value *x, peft__value *residual) {
-    if (!peft__build_has_sublayer_hook(b)) return peft__build_linear(b, module, x, residual);
-    x = peft__build_linear(b, module, x, NULL);
-    x = peft__build_sublayer_output(b, stack, layer, which, x, residual);
-    return x == NULL ? NULL : peft__op_add(b->graph, x, residual);
+    const peft__sublayer_end end = {.stack = stack, .layer = layer, .which = which, .linear = module};
+    return end_with_sum(b, &end, x, residual);
+}
+
+peft__value *peft__build_post_norm_end(peft__build *b, const peft__sublayer_end *end, peft__value *x,
+                                       peft__value *residual) {
+    peft__value *sum = end_with_sum(b, end, x, residual);
+    for (uint32_t i = 0; i < b->adapter_count && sum != NULL && !peft__graph_failed(b->graph); i++)
+        if (b->adapters[i].hooks->before_post_norm != NULL)
+            sum = b->adapters[i].hooks->before_post_norm(b->adapters[i].self, b, end, sum);
+    return peft__build_norm(b, end->norm, PEFT__LAYER_NORM, sum, end->eps, 0);
+}
+
+static void keep_hidden(peft__build *b, peft__value ***list, int64_t layers, int64_t index, peft__value *x) {
+    if (b->purpose != PEFT__BUILD_HIDDEN || x == NULL) return;
+    const size_t bytes = (size_t)(layers + 1) * sizeof **list;
+    if (*list == NULL) *list = peft__arena_alloc(peft__graph_arena(b->graph), bytes);
+    if (*list == NULL || index > layers) {
+        peft__graph_fail(b->graph,
+                         peft__fail_nomem(peft__graph_context(b->graph), bytes, "the list of hidden states"));
+        return;
+    }
+    (*list)[index] = x;
+    peft__value_output(b->graph, x);
 }
 
 void peft__build_hidden(peft__build *b, int64_t index, peft__value *x) {
-    if (b->purpose != PEFT__BUILD_HIDDEN || x == NULL) return;
-    const int64_t count = peft__model_dims(b->model)->num_hidden_layers + 1;
-    if (b->hidden == NULL)
-        b->hidden = peft__arena_alloc(peft__graph_arena(b->graph), (size_t)count * sizeof *b->hidden);
-    if (b->hidden == NULL || index >= count) {
-        peft__graph_fail(b->graph, peft__fail_nomem(peft__graph_context(b->graph), (size_t)count * sizeof *b->hidden,
-                                                    "the list of hidden states"));
-        return;
-    }
-    b->hidden[index] = x;
-    peft__value_output(b->graph, x);
+    keep_hidden(b, &b->hidden, peft__model_dims(b->model)->num_hidden_layers, index, x);
+}
+
+void peft__build_decoder_hidden(peft__build *b, int64_t index, peft__value *x) {
+    keep_hidden(b, &b->decoder_hidden, peft__model_dims(b->model)->num_decoder_layers, index, x);
+}
+
+peft__value *peft__build_lm_transform(peft__build *b, peft__value *hidden) {
+    const peft__arch *arch = peft__model_arch(b->model);
+    return arch->lm_transform != NULL && hidden != NULL ? arch->lm_transform(b, hidden) : hidden;
 }
 
 /* ---- all ------------------------------------------------------------------------------------------------- */
@@ -349,8 +431,8 @@ bool peft__build_touches(const peft__build *b, const char *module) {
 
 peft_status peft__build_model(peft__build *b) {
     const peft__arch *arch = peft__model_arch(b->model);
-    b->loss = b->logits = b->decoder_logits = NULL;
-    b->hidden = NULL;
+    b->loss = b->logits = b->decoder_logits = b->nll = NULL;
+    b->hidden = b->decoder_hidden = b->cross = NULL;
     b->rows_picked = false;
     peft__value *hidden = arch->build(b);
     if (hidden != NULL && b->purpose != PEFT__BUILD_HIDDEN) arch->build_head(b, hidden);

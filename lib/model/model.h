@@ -32,6 +32,7 @@ typedef struct peft__module {
     const struct peft__module *tied_to; /* shares the weight of this module (lm_head and embed_tokens) */
     uint32_t index;
     uint32_t flags;     /* PEFT__MODULE_*: what was declared */
+    const char *bias_name; /* full name of the bias where it is not "<name>.bias" (cls.predictions.bias), else NULL */
 } peft__module;
 
 /* What an architecture says of a module. */
@@ -43,7 +44,10 @@ enum {
     PEFT__MODULE_OPTIONAL = 16u,     /* missing in the files: the model does without it */
     PEFT__MODULE_INTERLEAVED = 32u,  /* query or key projection: GGUF files of some architectures store its rows interleaved */
     PEFT__MODULE_TIE_IF_MISSING = 64u, /* missing in the files: shares the weight of tied_to even if the config does not say so */
-    PEFT__MODULE_TIED = 128u         /* shares the weight of tied_to, unless the files hold another one */
+    PEFT__MODULE_TIED = 128u,        /* shares the weight of tied_to, unless the files hold another one */
+    PEFT__MODULE_ENDS_ATTENTION = 256u, /* last linear layer of a self-attention sub-layer: where bottleneck adapters stand */
+    PEFT__MODULE_ENDS_FFN = 512u,       /* the same of a feed-forward sub-layer */
+    PEFT__MODULE_ENDS_CROSS = 1024u     /* the same of a cross-attention sub-layer */
 };
 
 typedef struct peft__module_spec {
@@ -53,12 +57,17 @@ typedef struct peft__module_spec {
     const char *tied_to;  /* name of the module whose weight is shared */
     int32_t interleave;   /* rows of a head, with PEFT__MODULE_INTERLEAVED */
     float stored_offset;  /* as in peft__module */
+    const char *bias_name; /* as in peft__module; copied */
 } peft__module_spec;
 
 /* Numbers that every architecture shares; the rest is read from `config` by the architecture into `arch_config`. */
 typedef struct peft__dims {
     int64_t hidden_size, num_hidden_layers, num_attention_heads, num_key_value_heads, head_dim, intermediate_size;
     int64_t vocab_size, max_position_embeddings, num_labels, type_vocab_size;
+    int64_t num_decoder_layers;     /* of the second stack; 0: there is none */
+    int32_t decoder_start_token_id; /* what its sequences begin with */
+    int64_t feature_size; /* columns of the float rows it reads in place of tokens; 0: reads tokens (or does not say) */
+    int64_t first_position; /* position id of a text's first token: 0, or pad_token_id + 1 (RoBERTa); max_position_embeddings does not count what is before */
     int32_t pad_token_id; /* -1 = none */
     float norm_eps;
 } peft__dims;
@@ -72,6 +81,8 @@ typedef struct peft__arch {
     peft_status (*config_from_gguf)(peft_context *ctx, const void *gguf, json_t *out_config);
     /* Reads model->config: fills model->dims and model->arch_config, then declares every module with peft__model_declare(). */
     peft_status (*configure)(peft_context *ctx, peft_model *model);
+    /* Last word on the configuration, once it is known which tensors the files hold. NULL: none. */
+    peft_status (*resolved)(peft_context *ctx, peft_model *model);
     /* GGUF name of a Hugging Face tensor name, in `arena`; NULL result = no such tensor in GGUF files. */
     char *(*gguf_name)(const peft_model *model, peft__arena *arena, const char *tensor);
     /* Other name that Hugging Face files may use for a tensor, in `arena`; NULL function or result = none. */
@@ -80,6 +91,10 @@ typedef struct peft__arch {
     struct peft__value *(*build)(struct peft__build *b);
     /* Appends the head for the model's task and b->purpose (heads shared by architectures are in heads.c). */
     void (*build_head)(struct peft__build *b, struct peft__value *hidden);
+    /* Which rows each task's head reads (build.h); ends with a row of task 0. NULL: all rows. */
+    const struct peft__head *heads;
+    /* What stands between the last hidden states and the output layer of a masked language model; NULL: nothing. */
+    struct peft__value *(*lm_transform)(struct peft__build *b, struct peft__value *hidden);
 } peft__arch;
 
 /* Row of the table for a model_type (or GGUF architecture), NULL when unknown. ctx->extra_archs come first. */
@@ -112,6 +127,8 @@ peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, 
 /* The same for a module at hand. The matrix as kernels read it: logical [out, in] for linear layers, [in, out] (one row a token) for
  * embeddings; `data` is NULL for a new module. */
 peft__matrix peft__module_matrix(const peft__module *module);
+/* Full name of a module's weight (or bare table) or bias, in `arena`; NULL without memory. */
+const char *peft__module_tensor_name(const peft__module *module, peft__arena *arena, bool bias);
 /* Shape of "X.weight" / "X.bias" / a table in Hugging Face's layout; false when the model has no such tensor. New modules have shapes too. */
 bool peft__model_tensor_shape(const peft_model *model, const char *tensor_name, uint32_t *out_ndim, int64_t out_shape[4]);
 /* The module of a tensor name and which part it is (0 weight or bare table, 1 bias); NULL when there is none. */

@@ -47,6 +47,10 @@ peft_status peft__model_declare(peft_context *ctx, peft_model *model, const peft
     module->has_bias = (spec->flags & PEFT__MODULE_BIAS) != 0;
     module->interleave = spec->interleave;
     module->stored_offset = spec->stored_offset;
+    if (spec->bias_name != NULL) {
+        module->bias_name = peft__arena_strdup(&model->arena, spec->bias_name);
+        if (module->bias_name == NULL) return peft__fail_nomem(ctx, strlen(spec->bias_name), "a module");
+    }
     module->index = (uint32_t)model->module_count;
     if (spec->tied_to != NULL) {
         module->tied_to = peft__model_find(model, spec->tied_to);
@@ -128,9 +132,23 @@ const peft__module *peft__model_split(const peft_model *model, const char *tenso
         return module;
     }
     const peft__module *table = peft__model_find(model, tensor_name);
-    if (table == NULL || table->kind != PEFT_MODULE_TABLE) return NULL;
-    *out_part = 0;
-    return table;
+    if (table != NULL && table->kind == PEFT_MODULE_TABLE) {
+        *out_part = 0;
+        return table;
+    }
+    for (size_t i = 0; i < model->module_count; i++) {
+        const peft__module *module = model->modules[i];
+        if (module->bias_name == NULL || !module->has_bias || strcmp(module->bias_name, tensor_name) != 0) continue;
+        *out_part = 1;
+        return module;
+    }
+    return NULL;
+}
+
+const char *peft__module_tensor_name(const peft__module *module, peft__arena *arena, bool bias) {
+    if (module->kind == PEFT_MODULE_TABLE) return module->name;
+    if (bias && module->bias_name != NULL) return module->bias_name;
+    return peft__arena_strfmt(arena, "%s.%s", module->name, bias ? "bias" : "weight");
 }
 
 const peft__tensor *peft__model_tensor(const peft_model *model, const char *tensor_name) {
@@ -152,6 +170,10 @@ bool peft__model_tensor_shape(const peft_model *model, const char *tensor_name, 
     if (part == 1 || module->kind == PEFT_MODULE_NORM) {
         *out_ndim = 1;
     } else if (module->kind == PEFT_MODULE_TABLE && module->weight != NULL && module->weight->ndim <= 4) {
+        *out_ndim = module->weight->ndim;
+        memcpy(out_shape, module->weight->shape, *out_ndim * sizeof *out_shape);
+    } else if (module->kind == PEFT_MODULE_LINEAR && module->weight != NULL && module->weight->ndim > 2 &&
+               module->weight->ndim <= 4) { /* a convolution over patches: as stored */
         *out_ndim = module->weight->ndim;
         memcpy(out_shape, module->weight->shape, *out_ndim * sizeof *out_shape);
     } else if (module->kind != PEFT_MODULE_LINEAR) { /* embedding [rows, width], Conv1D [in, out] */

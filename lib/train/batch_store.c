@@ -73,13 +73,19 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
         return peft__fail(ctx, PEFT_E_ARG, "the batch has neither input_ids nor features");
     if (b->features != NULL && (b->feature_cols < 1 || b->feature_cols > LARGEST_COLS))
         return peft__fail(ctx, PEFT_E_ARG, "feature_cols is 1 to 2^24, found %lld", (long long)b->feature_cols);
+    if (limits->features > 0 && (b->features == NULL || b->feature_cols != limits->features))
+        return peft__fail(ctx, PEFT_E_ARG, "the model reads rows of %lld floats (peft_batch.features), the batch has %lld",
+                          (long long)limits->features, (long long)(b->features != NULL ? b->feature_cols : 0));
+    if (limits->features == 0 && limits->vocab > 0 && b->input_ids == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "the model reads token ids and the batch has no input_ids");
     if (b->sequence_targets != NULL && (b->target_cols < 1 || b->target_cols > LARGEST_COLS))
         return peft__fail(ctx, PEFT_E_ARG, "target_cols is 1 to 2^24, found %lld", (long long)b->target_cols);
     if (limits->labels > 0 && b->sequence_targets != NULL && b->target_cols != limits->labels)
         return peft__fail(ctx, PEFT_E_ARG, "the model has %lld outputs a sequence, target_cols is %lld",
                           (long long)limits->labels, (long long)b->target_cols);
     PEFT_TRY(check_range(ctx, "input_ids", b->input_ids, b->rows, 0, limits->vocab, false, NULL));
-    PEFT_TRY(check_range(ctx, "position_ids", b->position_ids, b->rows, 0, limits->positions, false, NULL));
+    PEFT_TRY(check_range(ctx, "position_ids", b->position_ids, b->rows, 0,
+                         limits->positions > 0 ? limits->positions + limits->first_position : 0, false, NULL));
     PEFT_TRY(check_range(ctx, "token_type_ids", b->token_type_ids, b->rows, 0, limits->types, false, NULL));
     PEFT_TRY(check_range(ctx, "prompt_index", b->prompt_index, b->rows, -1, 0, false, NULL));
     PEFT_TRY(check_range(ctx, "adapter_ids", b->adapter_ids, b->sequences, -1, peft__max_i64(limits->adapters, 1),
@@ -95,6 +101,8 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     PEFT_TRY(
         check_range(ctx, "labels", b->labels, b->rows, 0, classes ? limits->labels : limits->vocab, true, &counted));
     PEFT_TRY(check_range(ctx, "sequence_labels", b->sequence_labels, b->sequences, 0, limits->labels, true, &counted));
+    PEFT_TRY(check_range(ctx, "start_positions", b->start_positions, b->sequences, 0, limits->positions, true, &counted));
+    PEFT_TRY(check_range(ctx, "end_positions", b->end_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_decoder(ctx, b, limits, &counted));
     if (limits->need_labels && counted == 0 && b->sequence_targets == NULL)
         return peft__fail(ctx, PEFT_E_ARG,
@@ -111,7 +119,7 @@ typedef struct copy_plan {
     size_t pointer, bytes;
 } copy_plan;
 
-enum { COPIES = 16 };
+enum { COPIES = 24 };
 #define FIELD(name, elements)                                                                                          \
     { b->name, offsetof(peft_batch, name), (size_t)(elements) * sizeof *b->name }
 
@@ -132,6 +140,9 @@ static size_t list_arrays(const peft_batch *b, copy_plan plans[COPIES]) {
         FIELD(decoder_labels, b->decoder_rows),
         FIELD(decoder_source, b->decoder_sequences),
         FIELD(prompt_index, b->rows),
+        FIELD(start_positions, b->sequences),
+        FIELD(end_positions, b->sequences),
+        FIELD(image_grids, 2 * b->sequences),
     };
     size_t count = 0;
     for (size_t i = 0; i < PEFT_COUNT(all); i++)
@@ -182,7 +193,7 @@ peft_status peft__batch_store_reserve(peft_context *ctx, peft__batch_store *stor
     const size_t sequence = rounded((size_t)(capacity->sequences + 1) * sizeof(int32_t));
     const size_t decoder_row = rounded((size_t)capacity->decoder_rows * sizeof(int32_t));
     const size_t decoder_sequence = rounded((size_t)(capacity->decoder_sequences + 1) * sizeof(int32_t));
-    return reserve(ctx, store, 5 * row + 4 * sequence + 2 * decoder_row + 2 * decoder_sequence);
+    return reserve(ctx, store, 5 * row + 6 * sequence + 2 * decoder_row + 2 * decoder_sequence);
 }
 
 void peft__batch_store_free(peft__batch_store *store) {

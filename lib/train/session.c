@@ -44,7 +44,9 @@ peft__batch_limits peft__session_limits(const peft_session *session, bool need_l
     peft__batch_limits limits = {.vocab = dims->vocab_size,
                                  .labels = dims->num_labels,
                                  .types = dims->type_vocab_size,
+                                 .features = dims->feature_size,
                                  .positions = dims->max_position_embeddings,
+                                 .first_position = dims->first_position,
                                  .adapters = session->count,
                                  .task = peft__model_task(session->model),
                                  .need_labels = need_labels};

@@ -24,6 +24,8 @@ typedef struct peft__batch_store {
 /* What a batch may hold; 0 = not checked. */
 typedef struct peft__batch_limits {
     int64_t vocab, labels, types, positions, adapters;
+    int64_t first_position; /* position ids go up to positions + first_position - 1 */
+    int64_t features; /* columns of float rows that the model needs */
     int32_t task;
     bool need_labels; /* the task's loss will be computed */
 } peft__batch_limits;

@@ -23,6 +23,8 @@ typedef struct fixture {
     /* the batch */
     peft_batch batch;
     peft_batch_buffers buffers;
+    float *features; /* patches of images */
+    int32_t *grids;
     int64_t B, T;
     double tolerance_logits, tolerance_loss, tolerance_grad, tolerance_final, tolerance_norm, tolerance_final_logits;
 } fixture;
@@ -117,6 +119,10 @@ static json_t *native_config(const fixture *f) {
     if (strcmp(method, "full") == 0) return json_pack("{s:s}", "peft_type", "FULL");
     for (size_t i = 0; i < PEFT_COUNT(partial); i++)
         if (strcmp(method, partial[i]) == 0) return json_pack("{s:s, s:O}", "peft_type", "FULL", "trainable", json_object_get(f->config, "trainable"));
+    const json_t *options = json_object_get(f->config, "options");
+    if (strncmp(method, "vpt_", 4) == 0)
+        return json_pack("{s:s, s:O, s:b}", "peft_type", "VPT", "num_virtual_tokens", json_object_get(options, "num_prompts"), "deep",
+                         strcmp(method, "vpt_deep") == 0);
     char upper[64] = {0};
     for (size_t i = 0; method[i] != '\0' && i + 1 < sizeof upper; i++) upper[i] = (char)toupper((unsigned char)method[i]);
     json_t *config = json_deep_copy(json_object_get(f->config, "options"));
@@ -163,7 +169,49 @@ static bool make_adapter(fixture *f) {
     return made && set_tensors(f, f->init);
 }
 
+/* pixel_values [B, C, H, W] as rows of patches. */
+static bool make_images(fixture *f, const peft__tensor *pixels) {
+    peft_image_info info = {.struct_size = sizeof info};
+    int32_t grid[2] = {0, 0};
+    int64_t count = 0, labels = 0;
+    if (pixels->ndim != 4 || !good(f, peft_model_image_info(f->ctx, f->model, &info), "the size of images")) {
+        if (!f->out.skipped && f->out.failures == 0) outcome_fail(&f->out, "pixel_values is not [B, C, H, W]");
+        return false;
+    }
+    f->B = pixels->shape[0];
+    f->T = peft_image_patch_count(&info, pixels->shape[2], pixels->shape[3], grid);
+    float *values = read_floats(f->ctx, f->batch_file, "pixel_values", &count);
+    int64_t *classes = read_ints(f->ctx, f->batch_file, "labels", &labels);
+    const int64_t cols = (int64_t)info.channels * info.patch_height * info.patch_width, rows = f->B * f->T;
+    f->features = malloc((size_t)(rows * cols + 1) * sizeof *f->features);
+    f->grids = malloc((size_t)(2 * f->B + 2) * sizeof *f->grids);
+    f->buffers.offsets = malloc(((size_t)f->B + 1) * sizeof(int32_t));
+    f->buffers.sequence_labels = malloc(((size_t)f->B + 1) * sizeof(int32_t));
+    const bool made = values != NULL && classes != NULL && labels == f->B && pixels->shape[1] == info.channels &&
+                      good(f, peft_image_patches(f->ctx, &info, values, f->B, pixels->shape[2], pixels->shape[3], f->features, rows * cols), "the patches of the images");
+    peft_batch_init(&f->batch);
+    for (int64_t i = 0; made && i <= f->B; i++) {
+        f->buffers.offsets[i] = (int32_t)(i * f->T);
+        f->buffers.sequence_labels[i] = i < f->B ? (int32_t)classes[i] : 0;
+        f->grids[2 * i] = grid[0];
+        f->grids[2 * i + 1] = grid[1];
+    }
+    free(values);
+    free(classes);
+    if (!made && !f->out.skipped && f->out.failures == 0) outcome_fail(&f->out, "pixel_values and labels do not fit the model");
+    f->batch.rows = rows;
+    f->batch.sequences = f->B;
+    f->batch.offsets = f->buffers.offsets;
+    f->batch.features = f->features;
+    f->batch.feature_cols = cols;
+    f->batch.sequence_labels = f->buffers.sequence_labels;
+    f->batch.image_grids = f->grids;
+    return made;
+}
+
 static bool make_batch(fixture *f) {
+    const peft__tensor *pixels = peft__tensors_find(f->batch_file, "pixel_values");
+    if (pixels != NULL) return make_images(f, pixels);
     static const char *const known[] = {"input_ids", "attention_mask", "labels", "token_type_ids"};
     for (size_t i = 0; i < peft__tensors_count(f->batch_file); i++) {
         const char *name = peft__tensors_at(f->batch_file, i)->name;
@@ -227,6 +275,8 @@ static void free_batch(fixture *f) {
     int32_t *all[] = {b->offsets,         b->input_ids,       b->position_ids,      b->token_type_ids, b->labels, b->source,
                       b->sequence_labels, b->decoder_offsets, b->decoder_input_ids, b->decoder_labels};
     for (size_t i = 0; i < PEFT_COUNT(all); i++) free(all[i]);
+    free(f->features);
+    free(f->grids);
 }
 
 /* ---- comparisons ------------------------------------------------------------------------------------------------------- */
@@ -255,7 +305,7 @@ static bool check_logits(fixture *f, peft_session *session, const char *name, do
     int64_t count = 0, rows = 0, cols = 0;
     float *want = read_floats(f->ctx, f->expected, name, &count);
     const int64_t classes = tensor->shape[tensor->ndim - 1], available = classes > 0 ? count / classes : 0;
-    const bool by_row = f->batch.decoder_rows == 0 && task_of(text_of(f, "task")) != PEFT_TASK_SEQ_CLS;
+    const bool by_row = f->batch.decoder_rows == 0 && f->features == NULL && task_of(text_of(f, "task")) != PEFT_TASK_SEQ_CLS;
     const int64_t room = (f->B * (f->T + 256) + f->batch.decoder_rows) * classes;
     float *got = malloc((size_t)room * sizeof *got);
     bool done = want != NULL && got != NULL && good(f, peft_session_logits(session, &f->batch, PEFT_LOGITS_ALL, got, room, &rows, &cols), name);

@@ -62,7 +62,8 @@ class Batch(Struct):
                 ("position_ids", P(i32)), ("token_type_ids", P(i32)), ("labels", P(i32)), ("features", P(f32)), ("feature_cols", i64),
                 ("sequence_labels", P(i32)), ("sequence_targets", P(f32)), ("target_cols", i64), ("mask_positions", P(i32)),
                 ("adapter_ids", P(i32)), ("decoder_rows", i64), ("decoder_sequences", i64), ("decoder_offsets", P(i32)),
-                ("decoder_input_ids", P(i32)), ("decoder_labels", P(i32)), ("decoder_source", P(i32)), ("prompt_index", P(i32))]
+                ("decoder_input_ids", P(i32)), ("decoder_labels", P(i32)), ("decoder_source", P(i32)), ("prompt_index", P(i32)), ("image_grids", P(i32)),
+                ("start_positions", P(i32)), ("end_positions", P(i32))]
 
 
 class OptimizerOptions(Struct):
@@ -105,7 +106,8 @@ class DatasetOptions(Struct):
     _fields_ = [("struct_size", u32), ("format", i32), ("max_length", i64), ("stride", i64), ("batch_size", i64), ("packing", u32),
                 ("train_on_prompt", u32), ("eos", i32), ("shuffle", u32), ("seed", u64), ("on_bad_row", i32), ("part", i32),
                 ("validation_fraction", f64), ("max_examples", i64), ("chat_template", text), ("text_key", text), ("prompt_key", text),
-                ("completion_key", text), ("drop_last", u32), ("reserved", u32 * 7)]
+                ("completion_key", text), ("drop_last", u32), ("reserved", u32 * 7), ("label_key", text), ("text_pair_key", text),
+                ("label_names", P(text)), ("label_name_count", u32), ("unlabelled", u32), ("truncation", i32), ("mask_probability", f32)]
 
 
 class ChatMessage(c.Structure):
