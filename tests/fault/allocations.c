@@ -77,7 +77,7 @@ static float *run(meter *m, const char *folder, size_t *out_bytes) {
     options.allocator = &allocator;
     RETRY(&w, peft_context_create(&options, &w.ctx));
     RETRY(&w, peft_model_load(w.ctx, world_model_path(), NULL, &w.model));
-    RETRY(&w, peft_adapter_create(w.ctx, w.model, WORLD_CONFIG, 7, &w.adapter));
+    RETRY(&w, peft_adapter_create(w.ctx, w.model, world_config(), 7, &w.adapter));
     RETRY(&w, peft_optimizer_create(w.ctx, w.adapter, NULL, &w.optimizer));
     RETRY(&w, peft_session_create(w.ctx, w.model, &w.adapter, 1, NULL, &w.session));
     for (int step = 0; step < 2; step++) {

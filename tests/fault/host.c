@@ -92,7 +92,7 @@ static void frozen_bytes(void) {
     world_batch(&w, 1);
     CHECK(peft_context_create(NULL, &w.ctx) == PEFT_OK);
     CHECK_OK(w.ctx, peft_model_load_memory(w.ctx, data, size, NULL, &w.model));
-    CHECK_OK(w.ctx, peft_adapter_create(w.ctx, w.model, WORLD_CONFIG, 7, &w.adapter));
+    CHECK_OK(w.ctx, peft_adapter_create(w.ctx, w.model, world_config(), 7, &w.adapter));
     CHECK_OK(w.ctx, peft_optimizer_create(w.ctx, w.adapter, NULL, &w.optimizer));
     CHECK_OK(w.ctx, peft_session_create(w.ctx, w.model, &w.adapter, 1, NULL, &w.session));
     const double first = world_step(&w, NULL);
