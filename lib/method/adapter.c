@@ -40,8 +40,7 @@ peft_status peft__adapter_note(peft_adapter *adapter, const char *format, ...) {
 }
 
 const char *peft__adapter_tensor_name(peft_adapter *adapter, const peft__module *module, bool bias) {
-    if (module->kind == PEFT_MODULE_TABLE) return module->name;
-    return peft__arena_strfmt(&adapter->arena, "%s.%s", module->name, bias ? "bias" : "weight");
+    return peft__module_tensor_name(module, &adapter->arena, bias);
 }
 
 static peft_status grow(peft_adapter *adapter) {

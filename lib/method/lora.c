@@ -229,8 +229,8 @@ static peft_status declare_biases(peft_adapter *adapter, const lora *l) {
         if (base == NULL) return peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
         uint64_t index = 0;
         if (peft__table_get(&adapter->by_base, base, strlen(base), &index)) continue; /* modules_to_save has it */
-        const char *name = peft__adapter_text(
-            adapter, adapted ? "base_model.model.%s.base_layer.bias" : "base_model.model.%s.bias", module->name);
+        const char *name = adapted ? peft__adapter_text(adapter, "base_model.model.%s.base_layer.bias", module->name)
+                                   : peft__adapter_text(adapter, "base_model.model.%s", base);
         if (name == NULL) return PEFT_E_NOMEM;
         PEFT_TRY(peft__adapter_declare_base(adapter, module, true, name, name, NULL));
     }
@@ -526,7 +526,7 @@ static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const lora
     peft__value *up = peft__value_param(g, &adapter->params[layer->b]);
     peft__value *m = peft__value_param(g, &adapter->params[layer->magnitude]);
     const peft__weight weight = peft__build_weight(b, layer->module->name);
-    char *bias_name = peft__arena_strfmt(peft__graph_arena(g), "%s.bias", layer->module->name);
+    const char *bias_name = peft__module_tensor_name(layer->module, peft__graph_arena(g), true);
     if (bias_name == NULL) return peft__graph_fail(g, peft__fail_nomem(adapter->ctx, 64, "a graph"));
     const peft__vector bias = peft__build_vector(b, bias_name), absent = {NULL, NULL};
     peft__value *norms = peft__op_weight_norms(g, weight, a, up, layer->scale);

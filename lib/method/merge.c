@@ -126,7 +126,7 @@ static peft_status merge_weight(const merging *m, const peft__module *module, pe
 
 static peft_status merge_bias(const merging *m, const peft__module *module, peft__arena *names) {
     if (module->kind == PEFT_MODULE_TABLE) return PEFT_OK;
-    const char *bias = peft__arena_strfmt(names, "%s.bias", module->name);
+    const char *bias = peft__module_tensor_name(module, names, true);
     if (bias == NULL) return peft__fail_nomem(m->ctx, 256, "a merged model");
     if (!is_changed(m, module, bias, NULL, true)) return PEFT_OK;
     if (module->has_bias) return merge_tensor(m, module, bias, NULL, true);

@@ -248,9 +248,9 @@ int64_t peft__build_prefix_length(peft__build *b, peft__stack stack) {
     return length;
 }
 
-/* Rows of the stream, counted as the model counts: moved up by what stands in front of every sequence's keys, and, when the
- * batch does not say, from the model's own first position. There (RoBERTa) padding tokens, which a text may hold, all have
- * the position before the first and do not count. */
+/* Rows of the stream, counted as the model counts: moved up by what stands in front of every sequence's keys, and, when
+ * the batch does not say, from the model's own first position. There (RoBERTa) padding tokens, which a text may hold,
+ * all have the position before the first and do not count. */
 typedef struct count_attr {
     int64_t prefix, first;
     int32_t pad;
@@ -401,8 +401,7 @@ static void keep_hidden(peft__build *b, peft__value ***list, int64_t layers, int
     const size_t bytes = (size_t)(layers + 1) * sizeof **list;
     if (*list == NULL) *list = peft__arena_alloc(peft__graph_arena(b->graph), bytes);
     if (*list == NULL || index > layers) {
-        peft__graph_fail(b->graph,
-                         peft__fail_nomem(peft__graph_context(b->graph), bytes, "the list of hidden states"));
+        peft__graph_fail(b->graph, peft__fail_nomem(peft__graph_context(b->graph), bytes, "the list of hidden states"));
         return;
     }
     (*list)[index] = x;

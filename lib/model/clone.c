@@ -21,6 +21,10 @@ static peft_status copy_modules(peft_context *ctx, const peft_model *from, peft_
         if (module->name == NULL || !peft__table_put(&to->by_name, module->name, strlen(module->name), i))
             return peft__fail_nomem(ctx, sizeof *module, "a module");
         if (module->tied_to != NULL) module->tied_to = to->modules[module->tied_to->index];
+        if (module->bias_name != NULL) {
+            module->bias_name = peft__arena_strdup(&to->arena, module->bias_name);
+            if (module->bias_name == NULL) return peft__fail_nomem(ctx, sizeof *module, "a module");
+        }
         to->modules[to->module_count++] = module;
     }
     return PEFT_OK;

@@ -28,6 +28,7 @@ static const struct {
     {"ForTokenClassification", PEFT_TASK_TOKEN_CLS},
     {"ForQuestionAnswering", PEFT_TASK_QUESTION_ANS},
     {"ForMaskedLM", PEFT_TASK_MASKED_LM},
+    {"ElectraForPreTraining", PEFT_TASK_FEATURE_EXTRACTION}, /* a discriminator */
     {"ForPreTraining", PEFT_TASK_MASKED_LM},
     {"ForConditionalGeneration", PEFT_TASK_SEQ_2_SEQ_LM},
     {"ForImageClassification", PEFT_TASK_IMAGE_CLS},

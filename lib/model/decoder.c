@@ -49,8 +49,9 @@ static peft__value *end_sublayer(const layer_state *s, peft__sublayer which, con
     layer_name(full, s->layer, module);
     if ((s->c->variant->flags & PEFT__DECODER_POST_NORMS) == 0)
         return peft__build_sublayer_end(s->b, PEFT__STACK_MAIN, s->layer, which, full, x, residual);
+    const peft__sublayer_end end = {.stack = PEFT__STACK_MAIN, .layer = s->layer, .which = which, .linear = full};
     x = peft__build_linear(s->b, full, x, NULL);
-    x = peft__build_sublayer_output(s->b, PEFT__STACK_MAIN, s->layer, which, x, residual);
+    x = peft__build_sublayer_output(s->b, &end, x, residual);
     return peft__op_add(s->b->graph, layer_norm(s, post_norm, x), residual);
 }
 
@@ -124,5 +125,5 @@ void peft__decoder_build_head(peft__build *b, peft__value *hidden) {
     const peft__decoder_config *c = peft__model_arch_config(b->model);
     const peft__head_options options = {
         .lm_head = "lm_head", .score = "score", .soft_cap = c->logit_cap, .logit_scale = 1};
-    peft__build_decoder_head(b, hidden, &options);
+    peft__build_head(b, hidden, &options);
 }

@@ -245,14 +245,14 @@ static peft_status declare_layer(peft_context *ctx, peft_model *model, const pef
     const uint32_t flags = variant->flags;
     const uint32_t mixed = (flags & PEFT__DECODER_GGUF_INTERLEAVED) != 0 ? PEFT__MODULE_INTERLEAVED : 0;
     if ((flags & PEFT__DECODER_FUSED) != 0) {
-        PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.o_proj", q, h, 0));
+        PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.o_proj", q, h, PEFT__MODULE_ENDS_ATTENTION));
         PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.qkv_proj", h, q + 2 * kv, 0));
         PEFT_TRY(declare_linear(ctx, model, layer, "mlp.gate_up_proj", h, 2 * m, 0));
     } else {
         PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.q_proj", h, q, bias->qkv | mixed));
         PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.k_proj", h, kv, bias->qkv | mixed));
         PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.v_proj", h, kv, bias->qkv));
-        PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.o_proj", q, h, bias->o));
+        PEFT_TRY(declare_linear(ctx, model, layer, "self_attn.o_proj", q, h, bias->o | PEFT__MODULE_ENDS_ATTENTION));
     }
     if ((flags & PEFT__DECODER_QK_NORM) != 0) {
         PEFT_TRY(declare_norm(ctx, model, variant, layer, "self_attn.q_norm", d->head_dim));
@@ -262,7 +262,7 @@ static peft_status declare_layer(peft_context *ctx, peft_model *model, const pef
         PEFT_TRY(declare_linear(ctx, model, layer, "mlp.gate_proj", h, m, bias->mlp));
         PEFT_TRY(declare_linear(ctx, model, layer, "mlp.up_proj", h, m, bias->mlp));
     }
-    PEFT_TRY(declare_linear(ctx, model, layer, "mlp.down_proj", m, h, bias->mlp));
+    PEFT_TRY(declare_linear(ctx, model, layer, "mlp.down_proj", m, h, bias->mlp | PEFT__MODULE_ENDS_FFN));
     PEFT_TRY(declare_norm(ctx, model, variant, layer, "input_layernorm", h));
     PEFT_TRY(declare_norm(ctx, model, variant, layer, "post_attention_layernorm", h));
     if ((flags & PEFT__DECODER_POST_NORMS) != 0) {

@@ -20,6 +20,7 @@
                                         .configure = configure_##id,                                                   \
                                         .gguf_name = peft__decoder_gguf_name,                                          \
                                         .build = peft__decoder_build,                                                  \
-                                        .build_head = peft__decoder_build_head}
+                                        .build_head = peft__decoder_build_head,                                        \
+                                        .heads = peft__decoder_heads}
 
 #endif

@@ -1,21 +1,11 @@
-/* heads.c: from hidden states to logits or loss. A head is a row of the table below: for its task it says which rows it
- * reads and how. Architectures give the names of their modules.
+/* heads.c: from hidden states to logits or loss. A head is a row of its architecture's table: for its task it says
+ * which rows it reads and how. Here are the parts that heads are made of, and the table of decoders.
  *
  * The loss of a language model is computed by one operation that never forms [rows, vocabulary]; that is possible as
  * long as no method changes what the output layer gives, else the logits are made and the plain cross entropy follows.
  */
 #include "model/build.h"
 #include "model/model_internal.h"
-
-#include <stdio.h>
-
-typedef enum { READ_ALL, READ_LABELLED, READ_LAST } rows_read;
-
-typedef struct head {
-    int32_t task;
-    rows_read for_loss, for_logits, for_last;
-    void (*build)(peft__build *b, peft__value *x, const peft__head_options *options);
-} head;
 
 static void no_loss(peft__build *b) {
     peft_context *ctx = peft__graph_context(b->graph);
@@ -33,20 +23,43 @@ static void put_logits(peft__build *b, peft__value *logits) {
 
 /* ---- language models ------------------------------------------------------------------------------------- */
 
-static void build_causal(peft__build *b, peft__value *x, const peft__head_options *o) {
+/* Losses made of -log p of each label. */
+static void take_nll(peft__build *b, peft__value *nll) {
+    if (b->purpose == PEFT__BUILD_LOSS) {
+        b->loss = peft__op_choice_loss(b->graph, nll);
+    } else {
+        b->nll = nll;
+        peft__value_output(b->graph, nll);
+    }
+}
+
+void peft__build_lm_head(peft__build *b, peft__value *x, const peft__head_options *o) {
     peft__graph *g = b->graph;
-    if (b->purpose == PEFT__BUILD_LOSS && !peft__build_touches(b, o->lm_head)) {
-        const peft__head_config config = {
-            .logit_scale = o->logit_scale, .soft_cap = o->soft_cap, .label_smoothing = b->label_smoothing};
+    const bool by_token = b->purpose == PEFT__BUILD_SCORE || (b->purpose == PEFT__BUILD_LOSS && b->choice_loss);
+    if ((b->purpose == PEFT__BUILD_LOSS || by_token) && !peft__build_touches(b, o->lm_head)) {
+        const peft__head_config config = {.logit_scale = o->logit_scale,
+                                          .soft_cap = o->soft_cap,
+                                          .label_smoothing = by_token ? 0 : b->label_smoothing};
         const peft__module *module = peft__model_find(b->model, o->lm_head);
-        char bias[160];
-        (void)snprintf(bias, sizeof bias, "%s.bias", module != NULL ? module->name : o->lm_head);
-        b->loss = peft__op_head_loss(g, x, peft__build_weight(b, o->lm_head), peft__build_vector(b, bias), &config);
+        const char *bias = module == NULL ? NULL : peft__module_tensor_name(module, peft__graph_arena(g), true);
+        const peft__weight weight = peft__build_weight(b, o->lm_head);
+        if (bias == NULL) {
+            peft__graph_fail(g, peft__fail_nomem(peft__graph_context(g), 64, "a graph"));
+            return;
+        }
+        if (by_token)
+            take_nll(b, peft__op_head_nll(g, x, weight, peft__build_vector(b, bias), &config));
+        else
+            b->loss = peft__op_head_loss(g, x, weight, peft__build_vector(b, bias), &config);
         return;
     }
     peft__value *logits = peft__build_linear(b, o->lm_head, x, NULL);
     if (o->logit_scale != 1) logits = peft__op_scale(g, logits, o->logit_scale);
     if (o->soft_cap != 0) logits = peft__op_soft_cap(g, logits, o->soft_cap);
+    if (by_token) {
+        take_nll(b, peft__op_token_nll(g, logits));
+        return;
+    }
     if (b->purpose != PEFT__BUILD_LOSS) {
         put_logits(b, logits);
         return;
@@ -57,8 +70,8 @@ static void build_causal(peft__build *b, peft__value *x, const peft__head_option
 
 /* ---- classifiers ----------------------------------------------------------------------------------------- */
 
-static void build_classifier(peft__build *b, peft__value *x, const peft__head_options *o, bool by_sequence) {
-    peft__value *logits = peft__build_linear(b, o->score, x, NULL);
+void peft__build_classes(peft__build *b, const char *module, peft__value *x, bool by_sequence) {
+    peft__value *logits = peft__build_linear(b, module, x, NULL);
     put_logits(b, logits);
     if (b->purpose != PEFT__BUILD_LOSS) return;
     const peft__cross_entropy_config config = {
@@ -71,48 +84,65 @@ static void build_classifier(peft__build *b, peft__value *x, const peft__head_op
                                        problem == PEFT__PROBLEM_REGRESSION ? PEFT__LOSS_MSE : PEFT__LOSS_BCE);
 }
 
-static void build_sequences(peft__build *b, peft__value *x, const peft__head_options *o) {
-    build_classifier(b, x, o, true);
+void peft__build_spans(peft__build *b, const char *module, peft__value *x) {
+    peft__value *logits = peft__build_linear(b, module, x, NULL);
+    put_logits(b, logits);
+    if (b->purpose == PEFT__BUILD_LOSS) b->loss = peft__op_span_loss(b->graph, logits);
 }
 
-static void build_tokens(peft__build *b, peft__value *x, const peft__head_options *o) {
-    build_classifier(b, x, o, false);
-}
-
-static void build_features(peft__build *b, peft__value *x, const peft__head_options *o) {
-    (void)o;
+void peft__build_features(peft__build *b, peft__value *x) {
     if (b->purpose == PEFT__BUILD_LOSS)
         no_loss(b);
     else
         put_logits(b, x);
 }
 
-/* Decoders: the last row of a sequence has seen all of it. */
-static const head decoder_heads[] = {
-    {PEFT_TASK_CAUSAL_LM, READ_LABELLED, READ_ALL, READ_LAST, build_causal},
-    {PEFT_TASK_SEQ_CLS, READ_LAST, READ_LAST, READ_LAST, build_sequences},
-    {PEFT_TASK_TOKEN_CLS, READ_LABELLED, READ_ALL, READ_LAST, build_tokens},
-    {PEFT_TASK_FEATURE_EXTRACTION, READ_ALL, READ_ALL, READ_LAST, build_features},
-};
+/* ---- decoders -------------------------------------------------------------------------------------------- */
 
-static const head *find_head(const peft__build *b) {
-    for (size_t i = 0; i < PEFT_COUNT(decoder_heads); i++)
-        if (decoder_heads[i].task == peft__model_task(b->model)) return &decoder_heads[i];
-    return NULL;
+static void causal(peft__build *b, peft__value *x, const void *options) {
+    peft__build_lm_head(b, x, options);
 }
+
+static void sequences(peft__build *b, peft__value *x, const void *options) {
+    peft__build_classes(b, ((const peft__head_options *)options)->score, x, true);
+}
+
+static void tokens(peft__build *b, peft__value *x, const void *options) {
+    peft__build_classes(b, ((const peft__head_options *)options)->score, x, false);
+}
+
+static void features(peft__build *b, peft__value *x, const void *options) {
+    (void)options;
+    peft__build_features(b, x);
+}
+
+/* The last row of a sequence has seen all of it. */
+const peft__head peft__decoder_heads[] = {
+    {PEFT_TASK_CAUSAL_LM, PEFT__READ_LABELLED, PEFT__READ_ALL, PEFT__READ_LAST, causal},
+    {PEFT_TASK_SEQ_CLS, PEFT__READ_LAST, PEFT__READ_LAST, PEFT__READ_LAST, sequences},
+    {PEFT_TASK_TOKEN_CLS, PEFT__READ_LABELLED, PEFT__READ_ALL, PEFT__READ_LAST, tokens},
+    {PEFT_TASK_FEATURE_EXTRACTION, PEFT__READ_ALL, PEFT__READ_ALL, PEFT__READ_LAST, features},
+    {0, PEFT__READ_ALL, PEFT__READ_ALL, PEFT__READ_ALL, NULL},
+};
 
 /* ---- which rows ------------------------------------------------------------------------------------------ */
 
+static const peft__head *find_head(const peft__build *b) {
+    for (const peft__head *h = peft__model_arch(b->model)->heads; h != NULL && h->task != 0; h++)
+        if (h->task == peft__model_task(b->model)) return h;
+    return NULL;
+}
+
 static peft__value *pick_rows(peft__build *b, peft__value *x) {
-    const head *h = find_head(b);
+    const peft__head *h = find_head(b);
     if (h == NULL || x == NULL || b->rows_picked || b->purpose == PEFT__BUILD_HIDDEN) return x;
-    const rows_read read = b->purpose == PEFT__BUILD_LOSS   ? h->for_loss
-                           : b->purpose == PEFT__BUILD_LAST ? h->for_last
-                                                            : h->for_logits;
+    const bool by_label = b->purpose == PEFT__BUILD_LOSS || b->purpose == PEFT__BUILD_SCORE;
+    const peft__rows_read read = by_label ? h->for_loss : b->purpose == PEFT__BUILD_LAST ? h->for_last : h->for_logits;
     b->rows_picked = true;
-    if (read == READ_ALL) return x;
-    peft__rows *rows =
-        read == READ_LAST ? peft__rows_pick(b->graph, x->rows, -1) : peft__rows_labelled(b->graph, x->rows);
+    if (read == PEFT__READ_ALL) return x;
+    peft__rows *rows = read == PEFT__READ_LABELLED
+                           ? peft__rows_labelled(b->graph, x->rows)
+                           : peft__rows_pick(b->graph, x->rows, read == PEFT__READ_LAST ? -1 : 0);
     return peft__op_select_rows(b->graph, rows, x, NULL);
 }
 
@@ -126,8 +156,8 @@ peft__value *peft__build_readout_rows(peft__build *b, peft__value *x) {
     return has_readout(b) ? x : pick_rows(b, x);
 }
 
-void peft__build_decoder_head(peft__build *b, peft__value *hidden, const peft__head_options *options) {
-    const head *h = find_head(b);
+void peft__build_head(peft__build *b, peft__value *hidden, const void *options) {
+    const peft__head *h = find_head(b);
     for (uint32_t i = 0; i < b->adapter_count && hidden != NULL && !peft__graph_failed(b->graph); i++)
         if (b->adapters[i].hooks->readout != NULL)
             hidden = b->adapters[i].hooks->readout(b->adapters[i].self, b, hidden);

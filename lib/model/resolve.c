@@ -264,6 +264,11 @@ static peft_status resolve_bias(peft_context *ctx, peft_model *model, peft__modu
     char name[NAME_BYTES];
     (void)snprintf(name, sizeof name, "%s.bias", module->name);
     const peft__tensor *stored = claim_tensor(model, scratch, name);
+    if (module->bias_name != NULL) { /* files may hold it under either name, or the same twice */
+        (void)snprintf(name, sizeof name, "%s", module->bias_name);
+        const peft__tensor *own = claim_tensor(model, scratch, name);
+        if (own != NULL) stored = own;
+    }
     if (stored == NULL) {
         if ((module->flags & PEFT__MODULE_BIAS) != 0) return add_missing(ctx, missing, scratch, name);
         return PEFT_OK;

@@ -39,6 +39,8 @@ static peft_status check_padded(peft_context *ctx, const peft_padded *p, const p
     if (p->labels != NULL && b->labels == NULL) missing = "labels";
     if (p->token_type_ids != NULL && b->token_type_ids == NULL) missing = "token_type_ids";
     if (p->sequence_labels != NULL && b->sequence_labels == NULL) missing = "sequence_labels";
+    if (p->start_positions != NULL && b->start_positions == NULL) missing = "start_positions";
+    if (p->end_positions != NULL && b->end_positions == NULL) missing = "end_positions";
     if (p->decoder_length > 0 && b->decoder_offsets == NULL) missing = "decoder_offsets";
     if (p->decoder_length > 0 && b->decoder_input_ids == NULL) missing = "decoder_input_ids";
     if (p->decoder_length > 0 && b->decoder_labels == NULL) missing = "decoder_labels";
@@ -125,6 +127,19 @@ static int64_t fill_rows(const peft_padded *p, const peft_batch_buffers *b) {
     return row;
 }
 
+/* Columns of a rectangle as rows of its sequences; what is not on a token is no answer. */
+static const int32_t *fill_positions(const peft_padded *p, const void *columns, int32_t *out) {
+    if (columns == NULL) return NULL;
+    for (int64_t s = 0; s < p->batch; s++) {
+        const int64_t column = element(columns, p->id_bytes, s), first = s * p->length;
+        out[s] = PEFT_IGNORE_LABEL;
+        if (column < 0 || column >= p->length || !is_token(p, first + column)) continue;
+        out[s] = 0;
+        for (int64_t t = 0; t < column; t++) out[s] += is_token(p, first + t);
+    }
+    return out;
+}
+
 /* Decoder rows: nothing is cut away, because the reference decoders have no padding mask; what is -100 is not counted.
  */
 static void fill_decoder(const peft_padded *p, const peft_batch_buffers *b) {
@@ -178,6 +193,8 @@ peft_status peft_batch_from_padded(peft_context *context, const peft_padded *pad
         for (int64_t s = 0; s < p.batch; s++) b.sequence_labels[s] = (int32_t)element(p.sequence_labels, p.id_bytes, s);
         batch.sequence_labels = b.sequence_labels;
     }
+    batch.start_positions = fill_positions(&p, p.start_positions, b.start_positions);
+    batch.end_positions = fill_positions(&p, p.end_positions, b.end_positions);
     if (p.decoder_length > 0) {
         fill_decoder(&p, &b);
         batch.decoder_rows = p.batch * p.decoder_length;

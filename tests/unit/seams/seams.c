@@ -106,10 +106,11 @@ static peft_status after_configure(peft_adapter *a) {
     }
     return PEFT_OK;
 }
-static peft__value *after_sublayer(void *self, peft__build *b, peft__stack stack, int32_t layer, peft__sublayer which, peft__value *x, peft__value *residual) {
-    (void)stack, (void)residual;
+static peft__value *after_sublayer(void *self, peft__build *b, const peft__sublayer_end *end, peft__value *x, peft__value *residual) {
+    (void)residual;
     peft_adapter *a = self;
-    if (which != PEFT__SUBLAYER_FFN || x == NULL) return x;
+    const int32_t layer = end->layer;
+    if (end->which != PEFT__SUBLAYER_FFN || x == NULL) return x;
     const peft__vector none = {NULL, NULL};
     peft__value *down = param(a, b, (uint32_t)(2 * layer)), *up = param(a, b, (uint32_t)(2 * layer + 1));
     if (down == NULL || up == NULL) return NULL;
