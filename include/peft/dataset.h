@@ -1,5 +1,5 @@
 /** \file peft/dataset.h
- *  Data sets: files of text or conversations, tokenised, masked, shuffled and cut into batches.
+ *  Data sets: files of text, conversations or labelled rows, tokenised, masked, shuffled and cut into batches.
  */
 #ifndef PEFT_DATASET_H
 #define PEFT_DATASET_H
@@ -21,7 +21,12 @@ enum {
     PEFT_DATA_PROMPT_COMPLETION = 3, /**< {"prompt": ..., "completion": ...}: strings or lists of messages */
     PEFT_DATA_ALPACA = 4,            /**< {"instruction", "input", "output"} (and "system", "history") */
     PEFT_DATA_SHAREGPT = 5,          /**< {"conversations": [{"from", "value"}]} */
-    PEFT_DATA_MESSAGES = 6           /**< {"messages": [{"role", "content"}]} */
+    PEFT_DATA_MESSAGES = 6,          /**< {"messages": [{"role", "content"}]} */
+    PEFT_DATA_CLASSIFICATION = 7,    /**< {"text", "label"} or {"text", "text_pair", "label"}: one class, by name or number */
+    PEFT_DATA_REGRESSION = 8,        /**< the same with a number, or a list of as many numbers as the model has outputs */
+    PEFT_DATA_MULTI_LABEL = 9,       /**< the same with any number of classes: a list of names, or of 0 and 1; in CSV "a|b" */
+    PEFT_DATA_TOKEN_CLS = 10,        /**< {"tokens": [words], "ner_tags": [names or numbers]}, or CoNLL columns (.conll, .bio, .iob, .iob2, .txt) */
+    PEFT_DATA_MASKED_LM = 11         /**< text as PEFT_DATA_TEXT or _TEXT_ROWS; tokens are hidden and learnt, others in every epoch */
 };
 
 enum { PEFT_EOS_AUTO = 0, PEFT_EOS_NEVER = 1, PEFT_EOS_ALWAYS = 2 };
@@ -47,6 +52,12 @@ typedef struct peft_dataset_options {
     const char *text_key, *prompt_key, *completion_key; /**< names of the fields, NULL = the usual ones */
     uint32_t drop_last;       /**< 1: no smaller last batch; default 0 */
     uint32_t reserved[7];
+    const char *label_key, *text_pair_key; /**< names of the fields, NULL = the usual ones; CoNLL: numbers of the columns of tag (text_key: word), from 1 */
+    const char *const *label_names; /**< [label_name_count] classes in order, for files without the model's id2label; NULL = see docs/tasks.md */
+    uint32_t label_name_count;
+    uint32_t unlabelled;      /**< 1: rows need no label (data to predict); default 0 */
+    int32_t truncation;       /**< labelled pairs: PEFT_TRUNCATE_*, 0 = longest first (default) */
+    float mask_probability;   /**< PEFT_DATA_MASKED_LM: share of tokens that are learnt; 0 = 0.15 (default) */
 } peft_dataset_options;
 
 PEFT_API void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t size);
@@ -65,6 +76,13 @@ PEFT_API PEFT_NODISCARD peft_status peft_dataset_create(peft_context *context, c
 /** Appends one example; `labels` NULL = all tokens are learnt. Copied. */
 PEFT_API PEFT_NODISCARD peft_status peft_dataset_add(peft_dataset *dataset, const int32_t *input_ids, const int32_t *labels, int64_t count);
 PEFT_API void peft_dataset_destroy(peft_dataset *dataset);
+
+/** Classes of labelled data, and their names ("0", "1", ... where there are none). The order is the model's id2label, else label_names, else sorted. Owned
+ *  by the data set; NULL beyond the last. 0 for data without classes. */
+PEFT_API uint32_t peft_dataset_label_count(const peft_dataset *dataset);
+PEFT_API const char *peft_dataset_label_name(const peft_dataset *dataset, uint32_t label);
+/** Examples of a class (token data: labelled words), for class weights. */
+PEFT_API int64_t peft_dataset_label_examples(const peft_dataset *dataset, uint32_t label);
 
 /** Examples, and batches of one epoch (with packing: of the present epoch). */
 PEFT_API int64_t peft_dataset_size(const peft_dataset *dataset);

@@ -1,15 +1,13 @@
 /* build.c: from the bytes of a file to examples.
  *
- * Rows go to one part of a split by their number alone: of every 1/fraction rows in a row, one that the seed chooses is for validation.
- * The share is exact, neighbours (which are often alike) are spread over both parts, and nothing has to know how many rows there are, so
- * reading can stop early. A plain text is cut once instead, near its end: shuffling its windows would let the model learn
- * the text around the windows it is judged by.
+ * Rows go to one part of a split by their number alone: of every 1/fraction rows in a row, one that the seed chooses is
+ * for validation. The share is exact, neighbours (which are often alike) are spread over both parts, and nothing has to
+ * know how many rows there are, so reading can stop early. A plain text is cut once instead, near its end: shuffling
+ * its windows would let the model learn the text around the windows it is judged by.
  */
 #include "data/data.h"
 
 #include <math.h>
-
-#include "format/text_rows.h"
 
 /* ---- plain text --------------------------------------------------------------------------------------------- */
 
@@ -25,7 +23,7 @@ static bool ends_with(const char *name, size_t length, const char *suffix) {
 
 /* Do the file's ending, .gz taken off, and its form call for rows? */
 static bool is_rows(const char *name, int32_t format) {
-    if (format != PEFT_DATA_AUTO) return format != PEFT_DATA_TEXT;
+    if (format != PEFT_DATA_AUTO && format != PEFT_DATA_MASKED_LM) return format != PEFT_DATA_TEXT;
     static const char *const ENDINGS[] = {".jsonl", ".ndjson", ".json", ".csv", ".tsv"};
     size_t length = strlen(name);
     if (ends_with(name, length, ".gz")) length -= 3;
@@ -53,7 +51,8 @@ static peft_status read_text(peft__encoder *encoder, const peft__content *conten
         text += 3;
         length -= 3;
     }
-    if (!peft__utf8_valid(text, length)) return peft__fail(encoder->ctx, PEFT_E_FORMAT, "%s: not valid UTF-8", content->name);
+    if (!peft__utf8_valid(text, length))
+        return peft__fail(encoder->ctx, PEFT_E_FORMAT, "%s: not valid UTF-8", content->name);
     const size_t split = text_split(text, length, options->validation_fraction);
     bool is_end = true;
     if (options->part == PEFT_PART_TRAIN) {
@@ -63,11 +62,41 @@ static peft_status read_text(peft__encoder *encoder, const peft__content *conten
         text += split;
         length -= split;
     }
-    const peft_status status = peft__encode_windows(encoder, text, length, is_end, store);
+    const bool masked = options->format == PEFT_DATA_MASKED_LM;
+    const int64_t before = store->example_count;
+    const peft_status status = masked ? peft__encode_masked(encoder, text, length, 1, store)
+                                      : peft__encode_windows(encoder, text, length, is_end, store);
+    if (masked) encoder->reading.rows = (uint64_t)(store->example_count - before);
     return status < 0 ? peft__fail_in(encoder->ctx, status, "%s", content->name) : status;
 }
 
 /* ---- rows ------------------------------------------------------------------------------------------------------ */
+
+/* Rows of a file, whichever way they are written. */
+typedef struct row_source {
+    const peft__content *content;
+    peft__rows *rows; /* NULL: sentences in columns */
+    peft__conll conll;
+} row_source;
+
+static peft_status open_rows(peft__encoder *encoder, const peft__content *content, bool columns,
+                             row_source *out_source) {
+    row_source source = {.content = content};
+    if (columns)
+        PEFT_TRY(peft__conll_open(encoder->ctx, content, encoder->options, &source.conll));
+    else
+        PEFT_TRY(peft__rows_open_memory(encoder->ctx, content->name, content->data, content->size, NULL, &source.rows));
+    *out_source = source;
+    return PEFT_OK;
+}
+
+static peft_status next_row(row_source *source, peft__json **out_row) {
+    return source->rows != NULL ? peft__rows_next(source->rows, out_row) : peft__conll_next(&source->conll, out_row);
+}
+
+static uint64_t row_line(const row_source *source) {
+    return source->rows != NULL ? peft__rows_line(source->rows) : source->conll.row_line;
+}
 
 /* Is row number `row` of the part that the options ask for? */
 static bool in_part(const peft_dataset_options *options, uint64_t row) {
@@ -98,16 +127,22 @@ static void note_bad_row(peft__encoder *encoder, uint64_t line) {
     peft__utf8_tidy(reading->bad_reason);
 }
 
-/* A line that is no JSON keeps the reader where it is: go on behind its end. False when the file is not one of lines. */
-static bool skip_line(peft__rows *rows, const peft__content *content, uint64_t *out_line) {
+/* A line that is no JSON keeps the reader where it is: go on behind its end. False when the file is not one of lines.
+ */
+static bool skip_line(row_source *source, uint64_t *out_line) {
+    const peft__content *content = source->content;
     const uint8_t *data = content->data;
+    if (source->rows == NULL) { /* the reader is behind it already */
+        *out_line = source->conll.row_line;
+        return true;
+    }
     size_t at = content->size >= 3 && memcmp(data, "\xef\xbb\xbf", 3) == 0 ? 3 : 0;
     while (at < content->size && (data[at] == ' ' || data[at] == '\n' || data[at] == '\r' || data[at] == '\t')) at++;
     if (at < content->size && data[at] == '[') return false;
     size_t length = strlen(content->name);
     if (ends_with(content->name, length, ".gz")) length -= 3;
     if (ends_with(content->name, length, ".csv") || ends_with(content->name, length, ".tsv")) return false;
-    peft__rows_mark mark = peft__rows_tell(rows);
+    peft__rows_mark mark = peft__rows_tell(source->rows);
     /* Blank lines come before the bad one. */
     while (mark.offset < content->size) {
         const uint8_t *start = data + mark.offset, *end = memchr(start, '\n', content->size - mark.offset);
@@ -121,25 +156,26 @@ static bool skip_line(peft__rows *rows, const peft__content *content, uint64_t *
         if (!blank) break;
     }
     mark.row++;
-    peft__rows_seek(rows, &mark);
+    peft__rows_seek(source->rows, &mark);
     return true;
 }
 
-/* The next row as a record, which reads the texts in *out_row; that is NULL when the row was skipped. PEFT_END at the end. */
-static peft_status next_record(peft__rows *rows, const peft__content *content, peft__encoder *encoder, peft__records *records,
-                               uint64_t *number, peft__json **out_row) {
+/* The next row as a record, which reads the texts in *out_row; that is NULL when the row was skipped. PEFT_END at the
+ * end. */
+static peft_status next_record(row_source *source, peft__encoder *encoder, peft__records *records, uint64_t *number,
+                               peft__json **out_row) {
     const bool skips = encoder->options->on_bad_row == PEFT_BAD_ROW_SKIP;
     peft__json *row = NULL;
-    peft_status status = peft__rows_next(rows, &row);
+    peft_status status = next_row(source, &row);
     if (status == PEFT_E_FORMAT && skips) {
         uint64_t line = 0;
-        if (!skip_line(rows, content, &line)) return status;
+        if (!skip_line(source, &line)) return status;
         note_bad_row(encoder, line);
         (*number)++;
         return PEFT_OK;
     }
     if (status != PEFT_OK) return status;
-    const uint64_t line = peft__rows_line(rows);
+    const uint64_t line = row_line(source);
     if (!in_part(encoder->options, (*number)++)) {
         encoder->reading.other_part++;
         json_decref(row);
@@ -147,7 +183,8 @@ static peft_status next_record(peft__rows *rows, const peft__content *content, p
     }
     encoder->reading.rows++;
     status = peft__records_read(records, row);
-    if (status < 0) status = peft__fail_in(encoder->ctx, status, "%s:%llu", content->name, (unsigned long long)line);
+    if (status < 0)
+        status = peft__fail_in(encoder->ctx, status, "%s:%llu", source->content->name, (unsigned long long)line);
     if (status >= 0) {
         *out_row = row;
         return status;
@@ -158,24 +195,83 @@ static peft_status next_record(peft__rows *rows, const peft__content *content, p
     return PEFT_OK;
 }
 
-static peft_status read_rows(peft__encoder *encoder, peft__records *records, const peft__content *content, peft__store *store) {
-    peft__rows *rows = NULL;
-    PEFT_TRY(peft__rows_open_memory(encoder->ctx, content->name, content->data, content->size, NULL, &rows));
+/* First reading, for names of classes: of all rows, so that both parts of a split number them alike. Faults are left to
+ * the second. */
+static peft_status collect_labels(peft__encoder *encoder, peft__records *records, row_source *source) {
+    peft__labels *labels = records->labels;
+    const int32_t format = records->format;
+    const bool named =
+        format == PEFT_DATA_CLASSIFICATION || format == PEFT_DATA_MULTI_LABEL || format == PEFT_DATA_TOKEN_CLS;
+    if (!named) return PEFT_OK;
+    const bool skips = encoder->options->on_bad_row == PEFT_BAD_ROW_SKIP;
+    peft_status status = labels->given ? PEFT_END : PEFT_OK;
+    uint64_t line = 0;
+    while (status == PEFT_OK) {
+        peft__json *row = NULL;
+        status = next_row(source, &row);
+        if (status == PEFT_E_FORMAT) status = skips && skip_line(source, &line) ? PEFT_OK : PEFT_END;
+        if (row == NULL) continue;
+        status = peft__labelled_collect(records, row);
+        if (status == PEFT_E_FORMAT && skips) status = PEFT_OK;
+        if (status < 0)
+            status = peft__fail_in(encoder->ctx, status, "%s:%llu", source->content->name,
+                                   (unsigned long long)row_line(source));
+        json_decref(row);
+    }
+    if (status < 0) return status;
+    status = peft__labels_finish(encoder->ctx, labels);
+    return status < 0 ? peft__fail_in(encoder->ctx, status, "%s", source->content->name) : status;
+}
+
+/* Room for the numbers of one row; the store has as many for each example. */
+static peft_status prepare_targets(peft_context *ctx, peft__records *records, peft__store *store) {
+    if (store->learns != PEFT__LEARNS_TARGETS) return PEFT_OK;
+    const peft__labels *labels = records->labels;
+    store->target_cols = records->format == PEFT_DATA_MULTI_LABEL ? labels->count : peft__max_i64(labels->outputs, 1);
+    if (store->target_cols < 1) return peft__fail(ctx, PEFT_E_FORMAT, "no row has a label");
+    records->target_cols = store->target_cols;
+    const size_t bytes = (size_t)store->target_cols * sizeof *records->targets;
+    records->targets = peft__alloc(ctx->mem, bytes);
+    return records->targets != NULL ? PEFT_OK : peft__fail_nomem(ctx, bytes, "the targets of a row");
+}
+
+static peft_status read_records(peft__encoder *encoder, peft__records *records, row_source *source,
+                                peft__store *store) {
     const int64_t most = encoder->options->max_examples;
     uint64_t number = 0;
     peft_status status = PEFT_OK;
     while (status == PEFT_OK && (most <= 0 || store->example_count < most)) {
         peft__json *row = NULL;
-        status = next_record(rows, content, encoder, records, &number, &row);
+        status = next_record(source, encoder, records, &number, &row);
         if (row == NULL) continue;
-        const uint64_t line = peft__rows_line(rows);
+        const uint64_t line = row_line(source);
         status = peft__encode_record(encoder, records, line, store);
         json_decref(row);
         if (status == PEFT_E_FORMAT || status == PEFT_E_MISMATCH)
-            status = peft__fail_in(encoder->ctx, status, "%s:%llu", content->name, (unsigned long long)line);
+            status = peft__fail_in(encoder->ctx, status, "%s:%llu", source->content->name, (unsigned long long)line);
     }
-    peft__rows_free(rows);
     return status == PEFT_END ? PEFT_OK : status;
+}
+
+static peft_status read_rows(peft__encoder *encoder, peft__records *records, const peft__content *content,
+                             peft__store *store) {
+    const bool columns = encoder->options->format == PEFT_DATA_TOKEN_CLS && !is_rows(content->name, PEFT_DATA_AUTO);
+    row_source source;
+    PEFT_TRY(open_rows(encoder, content, columns, &source));
+    if (columns) {
+        records->text_name = "tokens";
+        records->label_name = encoder->options->unlabelled != 0 ? NULL : "ner_tags";
+    }
+    peft_status status = collect_labels(encoder, records, &source);
+    if (status >= 0) status = prepare_targets(encoder->ctx, records, store);
+    if (columns)
+        (void)peft__conll_open(encoder->ctx, content, encoder->options,
+                               &source.conll); /* it opened before: cannot fail */
+    else
+        peft__rows_seek(source.rows, NULL);
+    if (status >= 0) status = read_records(encoder, records, &source, store);
+    peft__rows_free(source.rows);
+    return status;
 }
 
 peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const char *name, const peft__data_base *base,
@@ -187,14 +283,19 @@ peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const ch
     peft__records records;
     peft__encoder_init(&encoder, ctx, base->tokenizer, &dataset->options, dataset->max_length, base->vocab);
     peft__records_init(&records, ctx, base->tokenizer, &dataset->options);
+    records.labels = &dataset->labels;
     const bool rows = is_rows(name, dataset->options.format);
-    peft_status status = rows ? read_rows(&encoder, &records, &content, &dataset->store) : read_text(&encoder, &content, &dataset->store);
+    peft_status status = rows ? read_rows(&encoder, &records, &content, &dataset->store)
+                              : read_text(&encoder, &content, &dataset->store);
     if (status >= 0 && records.chat != NULL) {
         dataset->chat_name = peft__arena_strdup(&dataset->texts, peft__chat_name(records.chat));
         if (dataset->chat_name == NULL) status = peft__fail_nomem(ctx, 64, "a data set");
     }
     if (status >= 0)
-        status = peft__dataset_write_report(dataset, name, &encoder.reading, rows ? records.format : PEFT_DATA_TEXT, records.chat_by_default);
+        status = peft__dataset_write_report(dataset, name, &encoder.reading,
+                                            rows || dataset->options.format == PEFT_DATA_MASKED_LM ? records.format
+                                                                                                   : PEFT_DATA_TEXT,
+                                            records.chat_by_default);
     peft__records_free(&records);
     peft__encoder_free(&encoder);
     peft__content_close(&content);

@@ -1,11 +1,15 @@
 /* data.h: how a data set is kept and made, shared by the files of this folder.
  *
- * All tokens lie in one array and an example is a piece of it: windows of a long text may overlap without copies, and a batch is a few
- * memcpy. What is learnt is decided once, when a row is read, from byte positions in its text; nothing later looks at ids to guess it,
- * so an end token that happens to be the padding token stays learnt.
+ * All tokens lie in one array and an example is a piece of it: windows of a long text may overlap without copies, and a
+ * batch is a few memcpy. What is learnt is decided once, when a row is read, from byte positions in its text; nothing
+ * later looks at ids to guess it, so an end token that happens to be the padding token stays learnt.
  *
  *   record.c   a row of a file -> text and the bytes of it that are learnt
  *   encode.c   text -> tokens and labels of one example
+ *   labels.c   names of classes
+ *   labelled.c rows with a class, several, or numbers; rows of words with tags
+ *   conll.c    columns of words and tags -> rows
+ *   masked.c   text for masked language models, and which tokens an epoch hides
  *   build.c    a file -> examples
  *   store.c    the arrays
  *   order.c    the order of an epoch, and packing
@@ -16,26 +20,42 @@
 #define PEFT_DATA_DATA_H
 
 #include "format/json.h"
+#include "format/text_rows.h"
 #include "peft/dataset.h"
 #include "text/chat.h"
 #include "text/tokenizer.h"
 
 /* ---- store.c ------------------------------------------------------------------------------------------- */
 
-/* Tokens [first, first + length) of the store; labels of the first `context` of them do not count (they were learnt in the window
- * before). */
+/* Tokens [first, first + length) of the store; labels of the first `context` of them do not count (they were learnt in
+ * the window before). */
 typedef struct peft__example {
     int64_t first;
     int32_t length;
     int32_t context;
 } peft__example;
 
+/* What an example teaches. */
+typedef enum {
+    PEFT__LEARNS_NEXT = 0, /* labels of tokens that a causal model shifts: that of the first counts for nothing */
+    PEFT__LEARNS_TOKENS,   /* labels of tokens themselves */
+    PEFT__LEARNS_HIDDEN,   /* labels are what may be hidden; masked.c chooses */
+    PEFT__LEARNS_CLASS,    /* a class for the whole */
+    PEFT__LEARNS_TARGETS   /* numbers for the whole */
+} peft__learns;
+
 typedef struct peft__store {
     peft__mem *mem;
-    int32_t *ids;    /* [count] */
-    int32_t *labels; /* [count] PEFT_IGNORE_LABEL where nothing is learnt */
+    peft__learns learns;
+    bool typed;          /* has token types; set before anything is put */
+    int64_t target_cols; /* likewise */
+    int32_t *ids;        /* [count] */
+    int32_t *labels;     /* [count] PEFT_IGNORE_LABEL where nothing is learnt */
+    int32_t *types;      /* [count] where typed */
     int64_t count, capacity;
     peft__example *examples; /* [example_count] */
+    int32_t *classes;        /* [example_count] with PEFT__LEARNS_CLASS; PEFT_IGNORE_LABEL = none */
+    float *targets;          /* [example_count * target_cols] with PEFT__LEARNS_TARGETS; NaN = none */
     int64_t example_count, example_capacity;
     int32_t longest, shortest;
 } peft__store;
@@ -45,14 +65,15 @@ void peft__store_free(peft__store *store);
 /* Room for `tokens` more tokens and `examples` more examples, so that the puts that follow cannot fail. */
 peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t tokens, int64_t examples);
 void peft__store_put_tokens(peft__store *store, const int32_t *ids, const int32_t *labels, int64_t count);
+/* With a class PEFT_IGNORE_LABEL or targets NaN, which whoever knows better overwrites. */
 void peft__store_put_example(peft__store *store, int64_t first, int32_t length, int32_t context);
-/* Labels that a causal model counts: all but those of the first token and of the context. */
+/* Labels that count. A causal model: all but those of the first token and of the context; a whole: 1 or 0. */
 int64_t peft__store_learnt(const peft__store *store, const peft__example *example);
 
 /* ---- order.c ------------------------------------------------------------------------------------------- */
 
-/* Batch b of the epoch is examples order[first[b]] .. order[first[b + 1] - 1]. All arrays have room for every example, so preparing an
- * epoch takes no memory and cannot fail. */
+/* Batch b of the epoch is examples order[first[b]] .. order[first[b + 1] - 1]. All arrays have room for every example,
+ * so preparing an epoch takes no memory and cannot fail. */
 typedef struct peft__order {
     peft__mem *mem;
     int64_t capacity; /* examples that the arrays take */
@@ -64,15 +85,49 @@ typedef struct peft__order {
     int64_t batches;
 } peft__order;
 
-/* Packing looks at this many examples of the shuffled order at a time: enough to fill batches, and a new mixture every epoch. */
+/* Packing looks at this many examples of the shuffled order at a time: enough to fill batches, and a new mixture every
+ * epoch. */
 enum { PEFT__PACK_CHUNK = 4096 };
 
 void peft__order_init(peft__order *order, peft__mem *mem);
 void peft__order_free(peft__order *order);
 peft_status peft__order_reserve(peft_context *ctx, peft__order *order, int64_t examples, bool packing);
 /* A pure function of the lengths, the options and the epoch. */
-void peft__order_prepare(peft__order *order, const peft__store *store, const peft_dataset_options *options, int64_t max_length,
-                         uint64_t epoch);
+void peft__order_prepare(peft__order *order, const peft__store *store, const peft_dataset_options *options,
+                         int64_t max_length, uint64_t epoch);
+
+/* ---- labels.c ------------------------------------------------------------------------------------------ */
+
+/* Classes and their names. Names come from the host or the model, or are collected from the file and then sorted, so
+ * that parts of a split and files of one corpus agree. */
+typedef struct peft__labels {
+    peft__mem *mem;
+    peft__arena arena;
+    const char **names; /* [count]; classes from `named` on are called by their number */
+    int64_t *examples;  /* [count] */
+    peft__table by_name;
+    uint32_t named, capacity, count;
+    int64_t outputs; /* of the model; 0 = not known */
+    int64_t largest; /* while collecting: largest number seen, -1 = none */
+    bool given;      /* names are not collected */
+    bool words;      /* while collecting: a name that is no number was seen */
+} peft__labels;
+
+void peft__labels_init(peft__labels *labels, peft__mem *mem);
+void peft__labels_free(peft__labels *labels);
+/* Names from the options, or from id2label of a model's config (may be NULL) unless they are LABEL_0, LABEL_1, ... */
+peft_status peft__labels_begin(peft_context *ctx, peft__labels *labels, const peft_dataset_options *options,
+                               const peft__json *config, int64_t outputs);
+/* First reading: takes note of a label (a string or an integer; all else is left to the second reading to refuse). */
+peft_status peft__labels_collect(peft_context *ctx, peft__labels *labels, const peft__json *value);
+peft_status peft__labels_collect_text(peft_context *ctx, peft__labels *labels, const char *text, size_t length);
+/* Before the second reading: sorts what was collected and settles the count. */
+peft_status peft__labels_finish(peft_context *ctx, peft__labels *labels);
+/* Second reading: the class of a name or a number; PEFT_E_FORMAT says what is known. */
+peft_status peft__labels_find(peft_context *ctx, const peft__labels *labels, const peft__json *value,
+                              int32_t *out_class);
+peft_status peft__labels_find_text(peft_context *ctx, const peft__labels *labels, const char *text, size_t length,
+                                   int32_t *out_class);
 
 /* ---- record.c ------------------------------------------------------------------------------------------ */
 
@@ -86,8 +141,8 @@ typedef struct peft__records {
     peft_context *ctx;
     const peft_tokenizer *tokenizer;
     const peft_dataset_options *options;
-    int32_t format; /* PEFT_DATA_*, not AUTO, once the first row was seen */
-    peft__chat *chat; /* made when the first conversation comes */
+    int32_t format;       /* PEFT_DATA_*, not AUTO, once the first row was seen */
+    peft__chat *chat;     /* made when the first conversation comes */
     bool chat_by_default; /* alpaca rows on a model without any template: the alpaca prompt itself */
 
     /* the present record */
@@ -104,15 +159,58 @@ typedef struct peft__records {
     peft_chat_message *messages;
     bool *learnt; /* [message_count] */
     size_t message_count, message_capacity;
+
+    /* labelled rows */
+    peft__labels *labels;
+    const char *text_name, *pair_name, *label_name; /* fields, once the first row was seen; pair_name may be NULL */
+    const char *second;                             /* NULL: one text */
+    size_t second_length;
+    int32_t label;  /* class of the row */
+    float *targets; /* [target_cols] */
+    int64_t target_cols;
+    int32_t *tags; /* [span_count] classes of the words at `spans` */
+    size_t tag_capacity;
 } peft__records;
 
-void peft__records_init(peft__records *records, peft_context *ctx, const peft_tokenizer *tokenizer, const peft_dataset_options *options);
+void peft__records_init(peft__records *records, peft_context *ctx, const peft_tokenizer *tokenizer,
+                        const peft_dataset_options *options);
 void peft__records_free(peft__records *records);
 /* Format of a row by its keys. PEFT_E_FORMAT lists the keys when it is none. */
 peft_status peft__records_detect(peft__records *records, const peft__json *row);
 /* PEFT_E_FORMAT and PEFT_E_ARG are faults of the row; all else is a fault of the whole. */
 peft_status peft__records_read(peft__records *records, const peft__json *row);
 const char *peft__data_format_name(int32_t format);
+/* Field of a row as text; NULL where it is absent or null and not needed. */
+peft_status peft__records_field(peft__records *records, const peft__json *row, const char *key, bool needed,
+                                const char **out_text);
+peft_status peft__records_put_span(peft__records *records, size_t begin, size_t end);
+
+/* ---- labelled.c ---------------------------------------------------------------------------------------- */
+
+bool peft__is_labelled(int32_t format); /* CLASSIFICATION, REGRESSION, MULTI_LABEL or TOKEN_CLS */
+/* What a data set of this format teaches. */
+peft__learns peft__learns_of(int32_t format);
+/* First reading of a row, for names of classes. */
+peft_status peft__labelled_collect(peft__records *records, const peft__json *row);
+peft_status peft__labelled_read(peft__records *records, const peft__json *row);
+
+/* ---- conll.c ------------------------------------------------------------------------------------------- */
+
+/* Sentences of a file of columns as rows {"tokens": [...], "ner_tags": [...]}. */
+typedef struct peft__conll {
+    peft_context *ctx;
+    const char *name, *data;
+    size_t size, at;
+    uint64_t line;                   /* of the line at `at` */
+    uint64_t row_line;               /* on which the row handed out last began */
+    int32_t word_column, tag_column; /* from 1; 0 = first, last */
+    bool unlabelled;
+} peft__conll;
+
+peft_status peft__conll_open(peft_context *ctx, const peft__content *content, const peft_dataset_options *options,
+                             peft__conll *out_conll);
+/* The next sentence, or PEFT_END. A bad one is PEFT_E_FORMAT and has been passed when it returns. */
+peft_status peft__conll_next(peft__conll *conll, peft__json **out_row);
 
 /* ---- encode.c ------------------------------------------------------------------------------------------ */
 
@@ -120,13 +218,13 @@ enum { PEFT__SKIP_NONE = 0, PEFT__SKIP_EMPTY, PEFT__SKIP_UNTRAINED, PEFT__SKIP_C
 
 /* What happened while a file was read; becomes the report. */
 typedef struct peft__reading {
-    uint64_t rows;               /* of this part */
-    uint64_t other_part;         /* left to the other part of the split */
+    uint64_t rows;       /* of this part */
+    uint64_t other_part; /* left to the other part of the split */
     uint64_t skipped[PEFT__SKIP_COUNT];
     uint64_t skipped_line[PEFT__SKIP_COUNT]; /* of the first one */
     char bad_reason[256];
-    uint64_t cut;                /* longer than max_length */
-    int64_t cut_tokens;          /* tokens lost by that */
+    uint64_t cut;       /* longer than max_length */
+    int64_t cut_tokens; /* tokens lost by that */
     int64_t longest_uncut;
     uint64_t double_bos, double_bos_line;
     uint64_t with_end, wanting_end; /* examples whose learnt part holds the end token; examples that should */
@@ -143,21 +241,48 @@ typedef struct peft__encoder {
     peft__reading reading;
 } peft__encoder;
 
-void peft__encoder_init(peft__encoder *encoder, peft_context *ctx, const peft_tokenizer *tokenizer, const peft_dataset_options *options,
-                        int64_t max_length, int64_t vocab);
+void peft__encoder_init(peft__encoder *encoder, peft_context *ctx, const peft_tokenizer *tokenizer,
+                        const peft_dataset_options *options, int64_t max_length, int64_t vocab);
 void peft__encoder_free(peft__encoder *encoder);
 /* One record becomes one example, or is counted among the skipped. */
 peft_status peft__encode_record(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
+/* labelled.c: the same for labelled rows. */
+peft_status peft__encode_labelled(peft__encoder *encoder, const peft__records *record, uint64_t line,
+                                  peft__store *store);
+void peft__skip_row(peft__reading *reading, int32_t why, uint64_t line);
+/* PEFT_E_MISMATCH for an id that the model has no row for. */
+peft_status peft__check_ids(const peft__encoder *encoder, const int32_t *ids, int64_t count);
+/* masked.c: one text becomes as many examples as it takes, each with the template's tokens around. */
+peft_status peft__encode_masked(peft__encoder *encoder, const char *text, size_t length, uint64_t line,
+                                peft__store *store);
 /* A long text becomes windows. */
-peft_status peft__encode_windows(peft__encoder *encoder, const char *text, size_t length, bool is_end, peft__store *store);
+peft_status peft__encode_windows(peft__encoder *encoder, const char *text, size_t length, bool is_end,
+                                 peft__store *store);
+
+/* ---- masked.c ------------------------------------------------------------------------------------------ */
+
+typedef struct peft__masking {
+    float probability;
+    int32_t mask_id;
+    int32_t vocab; /* ids that a random token is drawn from */
+} peft__masking;
+
+/* Hides tokens of an example: `labels` holds ids of what may be hidden and keeps those that are. Of the chosen 80 %
+ * become [MASK], 10 % a random token, 10 % stay. At least one is chosen. A pure function of seed, epoch and example. */
+void peft__mask_example(const peft__masking *masking, uint64_t seed, uint64_t epoch, uint64_t example, int32_t *ids,
+                        int32_t *labels, int64_t count);
 
 /* ---- build.c ------------------------------------------------------------------------------------------- */
 
 /* What a file is turned into, and the tokenizer that does it: a model, or in tests a tokenizer alone. */
 typedef struct peft__data_base {
     const peft_tokenizer *tokenizer;
-    int64_t vocab;     /* rows of the embedding; 0 = not checked */
-    int64_t positions; /* longest sequence; 0 = no limit */
+    int64_t vocab;            /* rows of the embedding; 0 = not checked */
+    int64_t positions;        /* longest sequence; 0 = no limit */
+    int64_t types;            /* token types; 0 or 1: the model has none */
+    int64_t outputs;          /* classes or numbers that the model gives; 0 = not known */
+    int32_t task;             /* PEFT_TASK_*, AUTO = not known */
+    const peft__json *config; /* of the model; may be NULL */
 } peft__data_base;
 
 /* Reads bytes (inflated here when they are gzip) into the data set's store and report. */
@@ -173,12 +298,17 @@ struct peft_dataset {
     peft_dataset_options options; /* texts point into `texts` */
     peft__arena texts;
     int64_t max_length;
+    int32_t task;
     peft__store store;
     peft__order order;
-    uint64_t epoch, batch; /* the batch that comes next */
-    bool prepared;         /* order belongs to `epoch` */
-    int32_t *rows_ids, *rows_labels; /* [rows_capacity] */
-    int32_t *offsets;                /* [offsets_capacity] */
+    peft__labels labels;
+    peft__masking masking;
+    uint64_t epoch, batch;                        /* the batch that comes next */
+    bool prepared;                                /* order belongs to `epoch` */
+    int32_t *rows_ids, *rows_labels, *rows_types; /* [rows_capacity] */
+    int32_t *offsets;                             /* [offsets_capacity] */
+    int32_t *batch_classes;                       /* [offsets_capacity] */
+    float *batch_targets;                         /* [offsets_capacity * target_cols] */
     int64_t rows_capacity, offsets_capacity;
     const char *chat_name; /* in texts, or NULL */
     peft__buffer report;
@@ -191,8 +321,9 @@ peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, p
 /* ---- report.c ------------------------------------------------------------------------------------------ */
 
 /* Writes dataset->report and logs its warnings. `unit` is "rows" or "windows". */
-peft_status peft__dataset_write_report(peft_dataset *dataset, const char *name, const peft__reading *reading, int32_t format,
-                                       bool chat_by_default);
-peft_status peft__dataset_write_preview(peft_context *ctx, const peft_dataset *dataset, int64_t example, peft__buffer *out);
+peft_status peft__dataset_write_report(peft_dataset *dataset, const char *name, const peft__reading *reading,
+                                       int32_t format, bool chat_by_default);
+peft_status peft__dataset_write_preview(peft_context *ctx, const peft_dataset *dataset, int64_t example,
+                                        peft__buffer *out);
 
 #endif

@@ -1,7 +1,7 @@
 /* dataset.c: the public face of data sets: options, opening, batches, position.
  *
- * A batch is copied into buffers that are as large as the largest batch can be and are taken when the data set is opened: the loop that
- * asks for batches takes no memory. Where the data set stands is (epoch, batch) and nothing else.
+ * A batch is copied into buffers that are as large as the largest batch can be and are taken when the data set is
+ * opened: the loop that asks for batches takes no memory. Where the data set stands is (epoch, batch) and nothing else.
  */
 #include "data/data.h"
 
@@ -20,27 +20,37 @@ void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t siz
 
 /* ---- options ---------------------------------------------------------------------------------------------------- */
 
-static peft_status check_options(peft_context *ctx, const peft_dataset_options *o, int64_t max_length, int64_t positions) {
-    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_MESSAGES)
-        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_MESSAGES, o->format);
+static peft_status check_options(peft_context *ctx, const peft_dataset_options *o, int64_t max_length,
+                                 int64_t positions) {
+    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_MASKED_LM)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_MASKED_LM,
+                          o->format);
     if (max_length < 2 || max_length > INT32_MAX)
-        return peft__fail(ctx, PEFT_E_ARG, "max_length is at least 2 (one token to read and one to learn), found %lld", (long long)max_length);
+        return peft__fail(ctx, PEFT_E_ARG, "max_length is at least 2 (one token to read and one to learn), found %lld",
+                          (long long)max_length);
     if (positions > 0 && max_length > positions)
-        return peft__fail(ctx, PEFT_E_ARG, "max_length %lld is more than the model's max_position_embeddings (%lld)", (long long)max_length,
-                          (long long)positions);
+        return peft__fail(ctx, PEFT_E_ARG, "max_length %lld is more than the model's max_position_embeddings (%lld)",
+                          (long long)max_length, (long long)positions);
     if (o->stride < 0 || o->stride > max_length)
-        return peft__fail(ctx, PEFT_E_ARG, "stride is 0 to max_length (%lld), found %lld", (long long)max_length, (long long)o->stride);
+        return peft__fail(ctx, PEFT_E_ARG, "stride is 0 to max_length (%lld), found %lld", (long long)max_length,
+                          (long long)o->stride);
     if (o->batch_size < 1 || o->batch_size > INT32_MAX / max_length)
-        return peft__fail(ctx, PEFT_E_ARG, "batch_size is 1 to %lld at max_length %lld, found %lld", (long long)(INT32_MAX / max_length),
-                          (long long)max_length, (long long)o->batch_size);
-    if (o->eos < PEFT_EOS_AUTO || o->eos > PEFT_EOS_ALWAYS) return peft__fail(ctx, PEFT_E_ARG, "eos is 0, 1 or 2, found %d", o->eos);
+        return peft__fail(ctx, PEFT_E_ARG, "batch_size is 1 to %lld at max_length %lld, found %lld",
+                          (long long)(INT32_MAX / max_length), (long long)max_length, (long long)o->batch_size);
+    if (o->eos < PEFT_EOS_AUTO || o->eos > PEFT_EOS_ALWAYS)
+        return peft__fail(ctx, PEFT_E_ARG, "eos is 0, 1 or 2, found %d", o->eos);
     if (o->on_bad_row < PEFT_BAD_ROW_ERROR || o->on_bad_row > PEFT_BAD_ROW_SKIP)
         return peft__fail(ctx, PEFT_E_ARG, "on_bad_row is 0 or 1, found %d", o->on_bad_row);
     if (o->part < PEFT_PART_ALL || o->part > PEFT_PART_VALIDATION)
         return peft__fail(ctx, PEFT_E_ARG, "part is 0, 1 or 2, found %d", o->part);
     if (!(o->validation_fraction >= 0.0 && o->validation_fraction <= 1.0))
         return peft__fail(ctx, PEFT_E_ARG, "validation_fraction is 0 to 1, found %g", o->validation_fraction);
-    if (o->max_examples < 0) return peft__fail(ctx, PEFT_E_ARG, "max_examples is 0 (all) or more, found %lld", (long long)o->max_examples);
+    if (o->truncation < PEFT_TRUNCATE_NONE || o->truncation > PEFT_TRUNCATE_ONLY_SECOND)
+        return peft__fail(ctx, PEFT_E_ARG, "truncation is 0 to 3, found %d", o->truncation);
+    if (!(o->mask_probability >= 0.0f && o->mask_probability <= 1.0f))
+        return peft__fail(ctx, PEFT_E_ARG, "mask_probability is 0 to 1, found %g", (double)o->mask_probability);
+    if (o->max_examples < 0)
+        return peft__fail(ctx, PEFT_E_ARG, "max_examples is 0 (all) or more, found %lld", (long long)o->max_examples);
     return PEFT_OK;
 }
 
@@ -53,11 +63,78 @@ static peft_status keep_text(peft_dataset *dataset, const char **text) {
     return *text != NULL ? PEFT_OK : peft__fail_nomem(dataset->ctx, 64, "the options of a data set");
 }
 
+/* What rows mean when the host does not say: what the model's task asks for. */
+static int32_t format_for(const peft__data_base *base) {
+    const char *problem = json_string_value(json_object_get(base->config, "problem_type"));
+    switch (base->task) {
+    case PEFT_TASK_SEQ_CLS:
+        if (problem == NULL) return base->outputs == 1 ? PEFT_DATA_REGRESSION : PEFT_DATA_CLASSIFICATION;
+        if (strcmp(problem, "regression") == 0) return PEFT_DATA_REGRESSION;
+        return strcmp(problem, "multi_label_classification") == 0 ? PEFT_DATA_MULTI_LABEL : PEFT_DATA_CLASSIFICATION;
+    case PEFT_TASK_TOKEN_CLS:
+        return PEFT_DATA_TOKEN_CLS;
+    case PEFT_TASK_MASKED_LM:
+        return PEFT_DATA_MASKED_LM;
+    default:
+        return PEFT_DATA_AUTO;
+    }
+}
+
+/* Does a session of the task compute something from such rows? */
+static bool serves(int32_t format, int32_t task) {
+    switch (task) {
+    case PEFT_TASK_AUTO:
+        return true; /* no model */
+    case PEFT_TASK_CAUSAL_LM:
+        return format <= PEFT_DATA_MESSAGES;
+    case PEFT_TASK_SEQ_CLS:
+        return format >= PEFT_DATA_CLASSIFICATION && format <= PEFT_DATA_MULTI_LABEL;
+    case PEFT_TASK_TOKEN_CLS:
+        return format == PEFT_DATA_TOKEN_CLS;
+    case PEFT_TASK_MASKED_LM:
+        return format == PEFT_DATA_MASKED_LM || format == PEFT_DATA_CLASSIFICATION; /* cloze methods read classes */
+    case PEFT_TASK_FEATURE_EXTRACTION:
+        return format == PEFT_DATA_CLASSIFICATION || format == PEFT_DATA_REGRESSION || format == PEFT_DATA_MULTI_LABEL;
+    default:
+        return false;
+    }
+}
+
+static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *base) {
+    peft_context *ctx = dataset->ctx;
+    peft_dataset_options *own = &dataset->options;
+    if (own->format == PEFT_DATA_AUTO) own->format = format_for(base);
+    if (!serves(own->format, base->task))
+        return peft__fail(
+            ctx, PEFT_E_UNSUPPORTED,
+            "data of the form %s is not what the model's task (%d) learns from: load the model for another task",
+            peft__data_format_name(own->format), base->task);
+    dataset->store.learns = peft__learns_of(own->format);
+    dataset->store.typed = base->types > 1 && peft__is_labelled(own->format);
+    if (own->format == PEFT_DATA_MASKED_LM) {
+        const int32_t mask = base->tokenizer != NULL ? peft__special_id(base->tokenizer, PEFT_SPECIAL_MASK) : -1;
+        if (mask < 0)
+            return peft__fail(ctx, PEFT_E_MISMATCH, "masked language modelling needs a tokenizer with a mask token");
+        const int64_t known = peft__tokenizer_size(base->tokenizer);
+        dataset->masking =
+            (peft__masking){.probability = own->mask_probability > 0.0f ? own->mask_probability : 0.15f,
+                            .mask_id = mask,
+                            .vocab = (int32_t)(base->vocab > 0 ? peft__min_i64(base->vocab, known) : known)};
+    }
+    if (!peft__is_labelled(own->format)) return PEFT_OK;
+    /* Classes of a cloze task or of the host's own loss are not outputs of the model. */
+    const bool head =
+        base->task == PEFT_TASK_SEQ_CLS || base->task == PEFT_TASK_TOKEN_CLS || base->task == PEFT_TASK_AUTO;
+    return peft__labels_begin(ctx, &dataset->labels, own, head ? base->config : NULL, head ? base->outputs : 0);
+}
+
 static peft_status set_up(peft_dataset *dataset, const peft__data_base *base, const peft_dataset_options *options) {
     peft_context *ctx = dataset->ctx;
     peft_dataset_options *own = &dataset->options;
     peft_dataset_options_init(own);
-    PEFT_TRY(peft__options_copy(ctx, own, sizeof *own, options, sizeof *own, "peft_dataset_options"));
+    PEFT_TRY(peft__options_copy(ctx, own, sizeof *own, options, offsetof(peft_dataset_options, label_key),
+                                "peft_dataset_options"));
+    dataset->task = base->task;
     dataset->vocab = base->vocab;
     dataset->positions = base->positions;
     dataset->max_length = own->max_length;
@@ -68,19 +145,26 @@ static peft_status set_up(peft_dataset *dataset, const peft__data_base *base, co
     PEFT_TRY(keep_text(dataset, &own->text_key));
     PEFT_TRY(keep_text(dataset, &own->prompt_key));
     PEFT_TRY(keep_text(dataset, &own->completion_key));
+    PEFT_TRY(keep_text(dataset, &own->label_key));
+    PEFT_TRY(keep_text(dataset, &own->text_pair_key));
+    PEFT_TRY(set_up_format(dataset, base));
+    own->label_names = NULL; /* copied into the labels */
+    own->label_name_count = 0;
     if (base->tokenizer != NULL) dataset->tokenizer = peft__tokenizer_ref((peft_tokenizer *)base->tokenizer);
     return PEFT_OK;
 }
 
 /* ---- life -------------------------------------------------------------------------------------------------------- */
 
-static peft_status make(peft_context *ctx, const peft__data_base *base, const peft_dataset_options *options, peft_dataset **out_dataset) {
+static peft_status make(peft_context *ctx, const peft__data_base *base, const peft_dataset_options *options,
+                        peft_dataset **out_dataset) {
     peft_dataset *dataset = peft__alloc_zero(ctx->mem, sizeof *dataset);
     if (dataset == NULL) return peft__fail_nomem(ctx, sizeof *dataset, "a data set");
     dataset->ctx = peft__context_ref(ctx);
     peft__arena_init(&dataset->texts, ctx->mem);
     peft__store_init(&dataset->store, ctx->mem);
     peft__order_init(&dataset->order, ctx->mem);
+    peft__labels_init(&dataset->labels, ctx->mem);
     peft__buffer_init(&dataset->report, ctx->mem);
     const peft_status status = set_up(dataset, base, options);
     if (status < 0) {
@@ -101,9 +185,21 @@ void peft_dataset_destroy(peft_dataset *dataset) {
     peft__arena_free(&dataset->texts);
     peft__free(ctx->mem, dataset->rows_ids);
     peft__free(ctx->mem, dataset->rows_labels);
+    peft__free(ctx->mem, dataset->rows_types);
     peft__free(ctx->mem, dataset->offsets);
+    peft__free(ctx->mem, dataset->batch_classes);
+    peft__free(ctx->mem, dataset->batch_targets);
+    peft__labels_free(&dataset->labels);
     peft__free(ctx->mem, dataset);
     peft__context_unref(ctx);
+}
+
+static peft_status grow_targets(peft_context *ctx, float **array, int64_t count) {
+    const size_t bytes = (size_t)count * sizeof **array;
+    float *grown = peft__realloc(ctx->mem, *array, bytes);
+    if (grown == NULL) return peft__fail_nomem(ctx, bytes, "a batch");
+    *array = grown;
+    return PEFT_OK;
 }
 
 static peft_status grow_rows(peft_context *ctx, int32_t **array, int64_t count) {
@@ -119,7 +215,8 @@ static peft_status reserve_batch(peft_dataset *dataset) {
     const peft__store *store = &dataset->store;
     const int64_t batch = dataset->options.batch_size, packed = batch * dataset->max_length;
     const bool packing = dataset->options.packing != 0;
-    const int64_t sequences = peft__min_i64(packing ? packed / peft__max_i64(store->shortest, 1) : batch, store->example_count);
+    const int64_t sequences =
+        peft__min_i64(packing ? packed / peft__max_i64(store->shortest, 1) : batch, store->example_count);
     int64_t rows = packing ? peft__max_i64(packed, store->longest) : sequences * store->longest;
     int64_t tokens = 0;
     for (int64_t i = 0; i < store->example_count && tokens < rows; i++) tokens += store->examples[i].length;
@@ -127,10 +224,14 @@ static peft_status reserve_batch(peft_dataset *dataset) {
     if (rows > dataset->rows_capacity) {
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_ids, rows));
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_labels, rows));
+        if (store->typed) PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_types, rows));
         dataset->rows_capacity = rows;
     }
     if (sequences + 1 > dataset->offsets_capacity) {
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->offsets, sequences + 1));
+        if (store->learns == PEFT__LEARNS_CLASS) PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_classes, sequences));
+        if (store->learns == PEFT__LEARNS_TARGETS)
+            PEFT_TRY(grow_targets(dataset->ctx, &dataset->batch_targets, sequences * store->target_cols));
         dataset->offsets_capacity = sequences + 1;
     }
     return PEFT_OK;
@@ -146,11 +247,13 @@ static void prepare(peft_dataset *dataset) {
 peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, peft__source *source, const char *name,
                                const peft_dataset_options *options, peft_dataset **out_dataset) {
     if (base->tokenizer == NULL)
-        return peft__fail(ctx, PEFT_E_MISMATCH, "%s: the model has no tokenizer: put its tokenizer.json beside it", name);
+        return peft__fail(ctx, PEFT_E_MISMATCH, "%s: the model has no tokenizer: put its tokenizer.json beside it",
+                          name);
     peft_dataset *dataset = NULL;
     PEFT_TRY(make(ctx, base, options, &dataset));
     peft_status status = peft__dataset_read(ctx, source, name, base, dataset);
-    if (status >= 0) status = peft__order_reserve(ctx, &dataset->order, dataset->store.example_count, dataset->options.packing != 0);
+    if (status >= 0)
+        status = peft__order_reserve(ctx, &dataset->order, dataset->store.example_count, dataset->options.packing != 0);
     if (status >= 0) status = reserve_batch(dataset);
     if (status >= 0) {
         prepare(dataset);
@@ -169,15 +272,22 @@ peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, p
 static peft_status base_of(peft_context *ctx, const peft_model *model, const char *name, peft__data_base *out_base) {
     const peft__dims *dims = peft__model_dims(model);
     const int32_t task = peft__model_task(model);
-    if (name != NULL && task != PEFT_TASK_CAUSAL_LM)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: files are read for causal language models only; make batches for other tasks with "
-                          "peft_dataset_create() or by hand", name);
-    *out_base = (peft__data_base){.tokenizer = peft_model_tokenizer(model), .vocab = dims->vocab_size, .positions = dims->max_position_embeddings};
+    if (name != NULL && !serves(PEFT_DATA_AUTO, task) && !serves(PEFT_DATA_CLASSIFICATION, task) &&
+        !serves(PEFT_DATA_TOKEN_CLS, task))
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                          "%s: files are not read for a model of this task; make batches by hand", name);
+    *out_base = (peft__data_base){.tokenizer = peft_model_tokenizer(model),
+                                  .vocab = dims->vocab_size,
+                                  .positions = dims->max_position_embeddings,
+                                  .types = dims->type_vocab_size,
+                                  .outputs = dims->num_labels,
+                                  .task = task,
+                                  .config = peft__model_config_json(model)};
     return PEFT_OK;
 }
 
-peft_status peft_dataset_open(peft_context *context, const peft_model *model, const char *path, const peft_dataset_options *options,
-                              peft_dataset **out_dataset) {
+peft_status peft_dataset_open(peft_context *context, const peft_model *model, const char *path,
+                              const peft_dataset_options *options, peft_dataset **out_dataset) {
     if (context == NULL) return PEFT_E_ARG;
     if (model == NULL || path == NULL || out_dataset == NULL)
         return peft__fail(context, PEFT_E_ARG, "peft_dataset_open() takes a model, a path and out_dataset");
@@ -190,12 +300,14 @@ peft_status peft_dataset_open(peft_context *context, const peft_model *model, co
     return status;
 }
 
-peft_status peft_dataset_open_memory(peft_context *context, const peft_model *model, const void *data, uint64_t size, const char *name,
-                                     const peft_dataset_options *options, peft_dataset **out_dataset) {
+peft_status peft_dataset_open_memory(peft_context *context, const peft_model *model, const void *data, uint64_t size,
+                                     const char *name, const peft_dataset_options *options,
+                                     peft_dataset **out_dataset) {
     if (context == NULL) return PEFT_E_ARG;
     if (model == NULL || (data == NULL && size > 0) || out_dataset == NULL)
         return peft__fail(context, PEFT_E_ARG, "peft_dataset_open_memory() takes a model, data and out_dataset");
-    if (size > SIZE_MAX) return peft__fail(context, PEFT_E_LIMIT, "%llu bytes do not fit in memory", (unsigned long long)size);
+    if (size > SIZE_MAX)
+        return peft__fail(context, PEFT_E_LIMIT, "%llu bytes do not fit in memory", (unsigned long long)size);
     if (name == NULL) name = "memory";
     peft__data_base base;
     PEFT_TRY(base_of(context, model, name, &base));
@@ -219,32 +331,62 @@ peft_status peft_dataset_add(peft_dataset *dataset, const int32_t *input_ids, co
     if (dataset == NULL) return PEFT_E_ARG;
     peft_context *ctx = dataset->ctx;
     if (input_ids == NULL || count < 1 || count > dataset->max_length)
-        return peft__fail(ctx, PEFT_E_ARG, "an example has 1 to max_length (%lld) tokens, found %lld", (long long)dataset->max_length,
-                          (long long)count);
+        return peft__fail(ctx, PEFT_E_ARG, "an example has 1 to max_length (%lld) tokens, found %lld",
+                          (long long)dataset->max_length, (long long)count);
     if (dataset->batch > 0)
         return peft__fail(ctx, PEFT_E_STATE, "examples are added at the start of an epoch; batch %llu was reached",
                           (unsigned long long)dataset->batch);
+    if (dataset->store.learns != PEFT__LEARNS_NEXT && dataset->store.learns != PEFT__LEARNS_TOKENS)
+        return peft__fail(
+            ctx, PEFT_E_UNSUPPORTED,
+            "peft_dataset_add() takes tokens with labels of their own; data of the form %s comes from a file",
+            peft__data_format_name(dataset->options.format));
     const int64_t vocab = dataset->vocab > 0 ? dataset->vocab : INT32_MAX;
+    const int64_t classes =
+        dataset->store.learns == PEFT__LEARNS_TOKENS && dataset->labels.outputs > 0 ? dataset->labels.outputs : vocab;
     for (int64_t i = 0; i < count; i++) {
         if (input_ids[i] < 0 || input_ids[i] >= vocab)
-            return peft__fail(ctx, PEFT_E_ARG, "input_ids[%lld] is %d, but ids are 0 to %lld", (long long)i, input_ids[i], (long long)vocab - 1);
-        if (labels != NULL && labels[i] != PEFT_IGNORE_LABEL && (labels[i] < 0 || labels[i] >= vocab))
-            return peft__fail(ctx, PEFT_E_ARG, "labels[%lld] is %d, but labels are -100 or 0 to %lld", (long long)i, labels[i],
-                              (long long)vocab - 1);
+            return peft__fail(ctx, PEFT_E_ARG, "input_ids[%lld] is %d, but ids are 0 to %lld", (long long)i,
+                              input_ids[i], (long long)vocab - 1);
+        if (labels != NULL && labels[i] != PEFT_IGNORE_LABEL && (labels[i] < 0 || labels[i] >= classes))
+            return peft__fail(ctx, PEFT_E_ARG, "labels[%lld] is %d, but labels are -100 or 0 to %lld", (long long)i,
+                              labels[i], (long long)classes - 1);
     }
+    if (labels == NULL && dataset->store.learns == PEFT__LEARNS_TOKENS)
+        return peft__fail(ctx, PEFT_E_ARG, "tokens to be classified come with labels");
     const int64_t examples = dataset->store.example_count + 1;
     PEFT_TRY(peft__store_reserve(ctx, &dataset->store, count, 1));
     PEFT_TRY(peft__order_reserve(ctx, &dataset->order, examples, dataset->options.packing != 0));
     const int64_t first = dataset->store.count;
+    if (dataset->store.typed) memset(dataset->store.types + first, 0, (size_t)count * sizeof(int32_t));
     peft__store_put_tokens(&dataset->store, input_ids, labels != NULL ? labels : input_ids, count);
     peft__store_put_example(&dataset->store, first, (int32_t)count, 0);
     dataset->prepared = false;
     return PEFT_OK;
 }
 
-/* ---- what there is -------------------------------------------------------------------------------------------------- */
+/* ---- classes
+ * ---------------------------------------------------------------------------------------------------------- */
 
-int64_t peft_dataset_size(const peft_dataset *dataset) { return dataset != NULL ? dataset->store.example_count : 0; }
+uint32_t peft_dataset_label_count(const peft_dataset *dataset) {
+    return dataset != NULL && dataset->store.learns != PEFT__LEARNS_NEXT ? dataset->labels.count : 0;
+}
+
+const char *peft_dataset_label_name(const peft_dataset *dataset, uint32_t label) {
+    if (label >= peft_dataset_label_count(dataset)) return NULL;
+    return dataset->labels.names[label];
+}
+
+int64_t peft_dataset_label_examples(const peft_dataset *dataset, uint32_t label) {
+    return label < peft_dataset_label_count(dataset) ? dataset->labels.examples[label] : 0;
+}
+
+/* ---- what there is --------------------------------------------------------------------------------------------------
+ */
+
+int64_t peft_dataset_size(const peft_dataset *dataset) {
+    return dataset != NULL ? dataset->store.example_count : 0;
+}
 
 int64_t peft_dataset_batches(const peft_dataset *dataset) {
     if (dataset == NULL) return 0;
@@ -263,13 +405,16 @@ void peft_dataset_tokens(const peft_dataset *dataset, int64_t *out_tokens, int64
     if (out_longest != NULL) *out_longest = dataset != NULL ? dataset->store.longest : 0;
 }
 
-const char *peft_dataset_chat_template(const peft_dataset *dataset) { return dataset != NULL ? dataset->chat_name : NULL; }
+const char *peft_dataset_chat_template(const peft_dataset *dataset) {
+    return dataset != NULL ? dataset->chat_name : NULL;
+}
 
 const char *peft_dataset_report(const peft_dataset *dataset) {
     return dataset != NULL && dataset->report.data != NULL ? dataset->report.data : "";
 }
 
-peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, char *out_text, uint64_t capacity, uint64_t *out_length) {
+peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, char *out_text, uint64_t capacity,
+                                 uint64_t *out_length) {
     if (dataset == NULL) return PEFT_E_ARG;
     peft__buffer text;
     peft__buffer_init(&text, dataset->ctx->mem);
@@ -279,14 +424,15 @@ peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, c
         if (out_text != NULL && capacity > text.length)
             memcpy(out_text, text.data, text.length + 1);
         else if (out_text != NULL || capacity > 0)
-            status = peft__fail(dataset->ctx, PEFT_E_LIMIT, "the preview takes %zu bytes, found room for %llu", text.length + 1,
-                                (unsigned long long)capacity);
+            status = peft__fail(dataset->ctx, PEFT_E_LIMIT, "the preview takes %zu bytes, found room for %llu",
+                                text.length + 1, (unsigned long long)capacity);
     }
     peft__buffer_free(&text);
     return status;
 }
 
-/* ---- batches --------------------------------------------------------------------------------------------------------- */
+/* ---- batches
+ * --------------------------------------------------------------------------------------------------------- */
 
 /* Copies example number `index` to row `at` of the batch. */
 static void put_example(peft_dataset *dataset, int32_t index, int64_t at) {
@@ -295,12 +441,41 @@ static void put_example(peft_dataset *dataset, int32_t index, int64_t at) {
     memcpy(dataset->rows_ids + at, dataset->store.ids + example->first, bytes);
     memcpy(dataset->rows_labels + at, dataset->store.labels + example->first, bytes);
     for (int32_t i = 0; i < example->context; i++) dataset->rows_labels[at + i] = PEFT_IGNORE_LABEL;
+    if (dataset->store.typed) memcpy(dataset->rows_types + at, dataset->store.types + example->first, bytes);
+    if (dataset->store.learns == PEFT__LEARNS_HIDDEN)
+        peft__mask_example(&dataset->masking, dataset->options.seed, dataset->epoch, (uint64_t)index,
+                           dataset->rows_ids + at, dataset->rows_labels + at, example->length);
+}
+
+/* What belongs to whole examples, and which of the arrays of labels the batch shows. */
+static void put_wholes(peft_dataset *dataset, int32_t first, int64_t sequences, peft_batch *batch) {
+    const peft__store *store = &dataset->store;
+    if (store->typed) batch->token_type_ids = dataset->rows_types;
+    if (store->learns != PEFT__LEARNS_CLASS && store->learns != PEFT__LEARNS_TARGETS) {
+        batch->labels = dataset->rows_labels;
+        return;
+    }
+    const int64_t cols = store->target_cols;
+    for (int64_t i = 0; i < sequences; i++) {
+        const int64_t index = dataset->order.order[first + i];
+        if (store->learns == PEFT__LEARNS_CLASS)
+            dataset->batch_classes[i] = store->classes[index];
+        else
+            memcpy(dataset->batch_targets + i * cols, store->targets + index * cols, (size_t)cols * sizeof(float));
+    }
+    if (store->learns == PEFT__LEARNS_CLASS) {
+        batch->sequence_labels = dataset->batch_classes;
+    } else if (dataset->options.unlabelled == 0) {
+        batch->sequence_targets = dataset->batch_targets;
+        batch->target_cols = cols;
+    }
 }
 
 peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
     if (dataset == NULL) return PEFT_E_ARG;
     if (out_batch == NULL) return peft__fail(dataset->ctx, PEFT_E_ARG, "peft_dataset_next() takes out_batch");
-    if (dataset->store.example_count == 0) return peft__fail(dataset->ctx, PEFT_E_STATE, "the data set has no examples: add some first");
+    if (dataset->store.example_count == 0)
+        return peft__fail(dataset->ctx, PEFT_E_STATE, "the data set has no examples: add some first");
     PEFT_TRY(reserve_batch(dataset)); /* takes nothing unless examples were added */
     prepare(dataset);
     if (dataset->batch >= (uint64_t)dataset->order.batches) {
@@ -322,8 +497,8 @@ peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
                               .rows = rows,
                               .sequences = end - first,
                               .offsets = dataset->offsets,
-                              .input_ids = dataset->rows_ids,
-                              .labels = dataset->rows_labels};
+                              .input_ids = dataset->rows_ids};
+    put_wholes(dataset, first, end - first, out_batch);
     return PEFT_OK;
 }
 
@@ -342,8 +517,8 @@ peft_status peft_dataset_seek(peft_dataset *dataset, uint64_t epoch, uint64_t ba
     if (batch > (uint64_t)batches) {
         dataset->epoch = before;
         dataset->prepared = dataset->prepared && epoch == before;
-        return peft__fail(dataset->ctx, PEFT_E_ARG, "epoch %llu has %lld batches, found %llu", (unsigned long long)epoch, (long long)batches,
-                          (unsigned long long)batch);
+        return peft__fail(dataset->ctx, PEFT_E_ARG, "epoch %llu has %lld batches, found %llu",
+                          (unsigned long long)epoch, (long long)batches, (unsigned long long)batch);
     }
     dataset->batch = batch;
     return PEFT_OK;

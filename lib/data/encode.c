@@ -1,30 +1,34 @@
 /* encode.c: tokens and labels from text.
  *
- * The whole text is tokenised once and what is learnt is found by byte positions: tokenising prompt and answer apart would split words at
- * the seam in ways that the model never sees. A token that reaches into a learnt span is learnt. Labels are never taken back by id, so
- * an end token is learnt even when the model pads with it.
+ * The whole text is tokenised once and what is learnt is found by byte positions: tokenising prompt and answer apart
+ * would split words at the seam in ways that the model never sees. A token that reaches into a learnt span is learnt.
+ * Labels are never taken back by id, so an end token is learnt even when the model pads with it.
  */
 #include "data/data.h"
 
-void peft__encoder_init(peft__encoder *encoder, peft_context *ctx, const peft_tokenizer *tokenizer, const peft_dataset_options *options,
-                        int64_t max_length, int64_t vocab) {
-    *encoder = (peft__encoder){.ctx = ctx, .tokenizer = tokenizer, .options = options, .max_length = max_length, .vocab = vocab};
+void peft__encoder_init(peft__encoder *encoder, peft_context *ctx, const peft_tokenizer *tokenizer,
+                        const peft_dataset_options *options, int64_t max_length, int64_t vocab) {
+    *encoder = (peft__encoder){
+        .ctx = ctx, .tokenizer = tokenizer, .options = options, .max_length = max_length, .vocab = vocab};
     peft__encoding_init(&encoder->encoding, ctx->mem);
 }
 
-void peft__encoder_free(peft__encoder *encoder) { peft__encoding_free(&encoder->encoding); }
+void peft__encoder_free(peft__encoder *encoder) {
+    peft__encoding_free(&encoder->encoding);
+}
 
-static void skip(peft__reading *reading, int32_t why, uint64_t line) {
+void peft__skip_row(peft__reading *reading, int32_t why, uint64_t line) {
     if (reading->skipped[why]++ == 0) reading->skipped_line[why] = line;
 }
 
-static peft_status check_ids(const peft__encoder *encoder, const int32_t *ids, int64_t count) {
+peft_status peft__check_ids(const peft__encoder *encoder, const int32_t *ids, int64_t count) {
     if (encoder->vocab <= 0) return PEFT_OK;
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= encoder->vocab)
-            return peft__fail(encoder->ctx, PEFT_E_MISMATCH,
-                              "the tokenizer gives id %d, but the model has %lld embedding rows: they do not belong together", ids[i],
-                              (long long)encoder->vocab);
+            return peft__fail(
+                encoder->ctx, PEFT_E_MISMATCH,
+                "the tokenizer gives id %d, but the model has %lld embedding rows: they do not belong together", ids[i],
+                (long long)encoder->vocab);
     return PEFT_OK;
 }
 
@@ -49,19 +53,22 @@ static bool label_tokens(const peft__encoder *encoder, const peft__records *reco
     for (int64_t i = 0; i < encoding->count; i++) {
         labels[i] = PEFT_IGNORE_LABEL;
         if (encoding->special[i] != 0) {
-            /* The tokenizer's own template: what comes before the text only where all is learnt, what follows with the text's end. */
+            /* The tokenizer's own template: what comes before the text only where all is learnt, what follows with the
+             * text's end. */
             const bool before = i == 0 || (labels[i - 1] == PEFT_IGNORE_LABEL && !whole && span == 0);
             if (whole || (!before && end_is_learnt(record))) labels[i] = encoding->ids[i];
         } else {
             while (span < record->span_count && record->spans[span].end <= encoding->begin[i]) span++;
             /* Tokens without bytes of their own (a prefix blank that the tokenizer adds) belong to nothing. */
-            if (span < record->span_count && encoding->end[i] > record->spans[span].begin && encoding->begin[i] < encoding->end[i])
+            if (span < record->span_count && encoding->end[i] > record->spans[span].begin &&
+                encoding->begin[i] < encoding->end[i])
                 labels[i] = encoding->ids[i];
             else if (whole)
                 labels[i] = encoding->ids[i];
         }
-        if (labels[i] != PEFT_IGNORE_LABEL && !(record->conversation && blank(record->text, encoding->begin[i], encoding->end[i]) &&
-                                                encoding->special[i] == 0 && encoding->begin[i] < encoding->end[i]))
+        if (labels[i] != PEFT_IGNORE_LABEL &&
+            !(record->conversation && blank(record->text, encoding->begin[i], encoding->end[i]) &&
+              encoding->special[i] == 0 && encoding->begin[i] < encoding->end[i]))
             special_end = peft__token_is_special(encoder->tokenizer, encoding->ids[i]);
     }
     return special_end;
@@ -82,12 +89,16 @@ static bool learns(const int32_t *labels, int64_t count) {
     return false;
 }
 
-peft_status peft__encode_record(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store) {
+peft_status peft__encode_record(peft__encoder *encoder, const peft__records *record, uint64_t line,
+                                peft__store *store) {
+    if (peft__is_labelled(record->format)) return peft__encode_labelled(encoder, record, line, store);
+    if (record->format == PEFT_DATA_MASKED_LM)
+        return peft__encode_masked(encoder, record->text, record->length, line, store);
     peft__reading *reading = &encoder->reading;
     peft__encoding *encoding = &encoder->encoding;
     const uint32_t flags = PEFT_ENCODE_PARSE_SPECIAL | (record->add_special ? (uint32_t)PEFT_ENCODE_SPECIAL : 0u);
     PEFT_TRY(peft__encode(encoder->ctx, encoder->tokenizer, record->text, record->length, flags, encoding));
-    PEFT_TRY(check_ids(encoder, encoding->ids, encoding->count));
+    PEFT_TRY(peft__check_ids(encoder, encoding->ids, encoding->count));
     PEFT_TRY(peft__store_reserve(encoder->ctx, store, encoding->count + 1, 1));
 
     /* Built behind the store's end; becomes part of it by putting the example. */
@@ -95,20 +106,26 @@ peft_status peft__encode_record(peft__encoder *encoder, const peft__records *rec
     int64_t count = encoding->count;
     if (count > 0) memcpy(ids, encoding->ids, (size_t)count * sizeof *ids);
     const bool special_end = label_tokens(encoder, record, labels);
-    const int32_t eos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_EOS), bos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_BOS);
+    const int32_t eos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_EOS),
+                  bos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_BOS);
     if (wants_eos(encoder, record, eos, special_end)) {
         ids[count] = labels[count] = eos;
         count++;
     }
     if (eos < 0) reading->no_eos = true;
-    if (count >= 2 && bos >= 0 && ids[0] == bos && ids[1] == bos && reading->double_bos++ == 0) reading->double_bos_line = line;
+    if (count >= 2 && bos >= 0 && ids[0] == bos && ids[1] == bos && reading->double_bos++ == 0)
+        reading->double_bos_line = line;
 
     const int64_t whole_count = count;
     const bool learnt_before_cut = learns(labels, count);
     if (count > reading->longest_uncut) reading->longest_uncut = count;
     if (count > encoder->max_length) count = encoder->max_length;
     if (!learns(labels, count)) {
-        skip(reading, whole_count < 2 ? PEFT__SKIP_EMPTY : learnt_before_cut ? PEFT__SKIP_CUT : PEFT__SKIP_UNTRAINED, line);
+        peft__skip_row(reading,
+                       whole_count < 2     ? PEFT__SKIP_EMPTY
+                       : learnt_before_cut ? PEFT__SKIP_CUT
+                                           : PEFT__SKIP_UNTRAINED,
+                       line);
         return PEFT_OK;
     }
     if (whole_count > count) {
@@ -130,15 +147,19 @@ peft_status peft__encode_record(peft__encoder *encoder, const peft__records *rec
     return PEFT_OK;
 }
 
-peft_status peft__encode_windows(peft__encoder *encoder, const char *text, size_t length, bool is_end, peft__store *store) {
+peft_status peft__encode_windows(peft__encoder *encoder, const char *text, size_t length, bool is_end,
+                                 peft__store *store) {
     peft__encoding *encoding = &encoder->encoding;
     PEFT_TRY(peft__encode(encoder->ctx, encoder->tokenizer, text, length, PEFT_ENCODE_PARSE_SPECIAL, encoding));
-    PEFT_TRY(check_ids(encoder, encoding->ids, encoding->count));
-    const int32_t bos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_BOS), eos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_EOS);
-    const bool add_bos = bos >= 0 && peft__tokenizer_adds_bos(encoder->tokenizer) && (encoding->count == 0 || encoding->ids[0] != bos);
+    PEFT_TRY(peft__check_ids(encoder, encoding->ids, encoding->count));
+    const int32_t bos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_BOS),
+                  eos = peft__special_id(encoder->tokenizer, PEFT_SPECIAL_EOS);
+    const bool add_bos =
+        bos >= 0 && peft__tokenizer_adds_bos(encoder->tokenizer) && (encoding->count == 0 || encoding->ids[0] != bos);
     const bool add_eos = eos >= 0 && encoder->options->eos == PEFT_EOS_ALWAYS && is_end;
     const int64_t total = encoding->count + (add_bos ? 1 : 0) + (add_eos ? 1 : 0);
-    const int64_t window = encoder->max_length, stride = encoder->options->stride > 0 ? encoder->options->stride : window;
+    const int64_t window = encoder->max_length,
+                  stride = encoder->options->stride > 0 ? encoder->options->stride : window;
     PEFT_TRY(peft__store_reserve(encoder->ctx, store, total, total / stride + 1));
 
     const int64_t base = store->count;

@@ -1,17 +1,20 @@
 /* order.c: which examples are in which batch of an epoch.
  *
- * A pure function of seed and epoch, so that a checkpoint holds two numbers instead of a permutation and any batch of any epoch can be
- * gone to directly.
+ * A pure function of seed and epoch, so that a checkpoint holds two numbers instead of a permutation and any batch of
+ * any epoch can be gone to directly.
  *
- * Packing puts whole examples together first-fit-decreasing: the longest first, each into the first batch that has room. The batches are
- * ragged, so what is put together stays apart: every example is a sequence of its own, with its own positions, attention and labels.
- * Batches are shuffled afterwards, because first-fit-decreasing leaves them sorted by length.
+ * Packing puts whole examples together first-fit-decreasing: the longest first, each into the first batch that has
+ * room. The batches are ragged, so what is put together stays apart: every example is a sequence of its own, with its
+ * own positions, attention and labels. Batches are shuffled afterwards, because first-fit-decreasing leaves them sorted
+ * by length.
  */
 #include "data/data.h"
 
 enum { STREAM_EXAMPLES = 1, STREAM_BATCHES = 2 };
 
-void peft__order_init(peft__order *order, peft__mem *mem) { *order = (peft__order){.mem = mem}; }
+void peft__order_init(peft__order *order, peft__mem *mem) {
+    *order = (peft__order){.mem = mem};
+}
 
 void peft__order_free(peft__order *order) {
     peft__free(order->mem, order->order);
@@ -33,11 +36,13 @@ static peft_status regrow(peft_context *ctx, peft__mem *mem, int32_t **array, in
 peft_status peft__order_reserve(peft_context *ctx, peft__order *order, int64_t examples, bool packing) {
     if (packing && order->keys == NULL) {
         order->keys = peft__alloc(order->mem, PEFT__PACK_CHUNK * sizeof *order->keys);
-        if (order->keys == NULL) return peft__fail_nomem(ctx, PEFT__PACK_CHUNK * sizeof *order->keys, "packing a data set");
+        if (order->keys == NULL)
+            return peft__fail_nomem(ctx, PEFT__PACK_CHUNK * sizeof *order->keys, "packing a data set");
     }
     if (packing && order->room == NULL) {
         order->room = peft__alloc(order->mem, 2 * PEFT__PACK_CHUNK * sizeof *order->room);
-        if (order->room == NULL) return peft__fail_nomem(ctx, 2 * PEFT__PACK_CHUNK * sizeof *order->room, "packing a data set");
+        if (order->room == NULL)
+            return peft__fail_nomem(ctx, 2 * PEFT__PACK_CHUNK * sizeof *order->room, "packing a data set");
     }
     if (examples <= order->capacity) return PEFT_OK;
     const int64_t capacity = peft__max_i64(examples, order->capacity + order->capacity / 2);
@@ -94,9 +99,10 @@ static int32_t take_room(int64_t *room, int32_t leaves, int32_t length) {
     return bin;
 }
 
-/* Bins for order[from .. from + count): writes the examples bin by bin to `packed`, and where bins begin to starts[*bins ...]. */
-static void pack_chunk(peft__order *order, const peft__store *store, int64_t from, int32_t count, int64_t capacity, int32_t *packed,
-                       int32_t *starts, int64_t *bins) {
+/* Bins for order[from .. from + count): writes the examples bin by bin to `packed`, and where bins begin to
+ * starts[*bins ...]. */
+static void pack_chunk(peft__order *order, const peft__store *store, int64_t from, int32_t count, int64_t capacity,
+                       int32_t *packed, int32_t *starts, int64_t *bins) {
     int32_t leaves = 1;
     while (leaves < count) leaves *= 2;
     for (int32_t i = 0; i < 2 * leaves; i++) order->room[i] = capacity;
@@ -124,13 +130,14 @@ static void pack_chunk(peft__order *order, const peft__store *store, int64_t fro
     *bins += chunk_bins;
 }
 
-static void pack(peft__order *order, const peft__store *store, const peft_dataset_options *options, int64_t max_length, uint64_t epoch) {
+static void pack(peft__order *order, const peft__store *store, const peft_dataset_options *options, int64_t max_length,
+                 uint64_t epoch) {
     const int64_t count = store->example_count;
     int32_t *packed = order->scratch, *starts = packed + count, *turn = starts + count + 1;
     int64_t bins = 0;
     for (int64_t from = 0; from < count; from += PEFT__PACK_CHUNK)
-        pack_chunk(order, store, from, (int32_t)peft__min_i64(PEFT__PACK_CHUNK, count - from), options->batch_size * max_length, packed,
-                   starts, &bins);
+        pack_chunk(order, store, from, (int32_t)peft__min_i64(PEFT__PACK_CHUNK, count - from),
+                   options->batch_size * max_length, packed, starts, &bins);
     starts[bins] = (int32_t)count;
     for (int64_t b = 0; b < bins; b++) turn[b] = (int32_t)b;
     if (options->shuffle != 0) shuffle(turn, bins, options->seed, epoch, STREAM_BATCHES);
@@ -143,8 +150,8 @@ static void pack(peft__order *order, const peft__store *store, const peft_datase
     order->batches = bins;
 }
 
-void peft__order_prepare(peft__order *order, const peft__store *store, const peft_dataset_options *options, int64_t max_length,
-                         uint64_t epoch) {
+void peft__order_prepare(peft__order *order, const peft__store *store, const peft_dataset_options *options,
+                         int64_t max_length, uint64_t epoch) {
     const int64_t count = store->example_count;
     for (int64_t i = 0; i < count; i++) order->order[i] = (int32_t)i;
     if (options->shuffle != 0) shuffle(order->order, count, options->seed, epoch, STREAM_EXAMPLES);
@@ -153,5 +160,6 @@ void peft__order_prepare(peft__order *order, const peft__store *store, const pef
         return;
     }
     order->batches = options->drop_last != 0 ? count / options->batch_size : peft__ceil_div(count, options->batch_size);
-    for (int64_t b = 0; b <= order->batches; b++) order->first[b] = (int32_t)peft__min_i64(b * options->batch_size, count);
+    for (int64_t b = 0; b <= order->batches; b++)
+        order->first[b] = (int32_t)peft__min_i64(b * options->batch_size, count);
 }

@@ -1,12 +1,19 @@
 /* store.c: the tokens of a data set and where its examples begin. */
 #include "data/data.h"
 
-void peft__store_init(peft__store *store, peft__mem *mem) { *store = (peft__store){.mem = mem}; }
+#include <math.h>
+
+void peft__store_init(peft__store *store, peft__mem *mem) {
+    *store = (peft__store){.mem = mem};
+}
 
 void peft__store_free(peft__store *store) {
     peft__free(store->mem, store->ids);
     peft__free(store->mem, store->labels);
+    peft__free(store->mem, store->types);
     peft__free(store->mem, store->examples);
+    peft__free(store->mem, store->classes);
+    peft__free(store->mem, store->targets);
     peft__store_init(store, store->mem);
 }
 
@@ -17,29 +24,56 @@ static bool grown(int64_t capacity, int64_t need, size_t element, int64_t *out_c
     return peft__mul_size((size_t)*out_capacity, element, out_bytes);
 }
 
+/* What belongs to whole examples. */
+static peft_status reserve_wholes(peft_context *ctx, peft__store *store, int64_t capacity) {
+    size_t bytes = 0;
+    if (store->learns == PEFT__LEARNS_CLASS) {
+        bytes = (size_t)capacity * sizeof *store->classes;
+        int32_t *classes = peft__realloc(store->mem, store->classes, bytes);
+        if (classes == NULL) return peft__fail_nomem(ctx, bytes, "the classes of a data set");
+        store->classes = classes;
+    }
+    if (store->learns == PEFT__LEARNS_TARGETS) {
+        if (!peft__mul_size((size_t)capacity, (size_t)store->target_cols * sizeof *store->targets, &bytes))
+            return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld examples is too large", (long long)capacity);
+        float *targets = peft__realloc(store->mem, store->targets, bytes);
+        if (targets == NULL) return peft__fail_nomem(ctx, bytes, "the targets of a data set");
+        store->targets = targets;
+    }
+    return PEFT_OK;
+}
+
 peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t tokens, int64_t examples) {
     int64_t capacity;
     size_t bytes;
     if (store->capacity - store->count < tokens) {
         if (!grown(store->capacity, store->count + tokens, sizeof *store->ids, &capacity, &bytes))
-            return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld tokens is too large", (long long)(store->count + tokens));
+            return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld tokens is too large",
+                              (long long)(store->count + tokens));
         int32_t *ids = peft__realloc(store->mem, store->ids, bytes);
         if (ids == NULL) return peft__fail_nomem(ctx, bytes, "the tokens of a data set");
         store->ids = ids;
         int32_t *labels = peft__realloc(store->mem, store->labels, bytes);
         if (labels == NULL) return peft__fail_nomem(ctx, bytes, "the labels of a data set");
         store->labels = labels;
+        if (store->typed) {
+            int32_t *types = peft__realloc(store->mem, store->types, bytes);
+            if (types == NULL) return peft__fail_nomem(ctx, bytes, "the token types of a data set");
+            store->types = types;
+        }
         store->capacity = capacity;
     }
     if (store->example_count + examples > INT32_MAX / 4)
         return peft__fail(ctx, PEFT_E_LIMIT, "a data set has at most %d examples", INT32_MAX / 4);
     if (store->example_capacity - store->example_count < examples) {
-        if (!grown(store->example_capacity, store->example_count + examples, sizeof *store->examples, &capacity, &bytes))
+        if (!grown(store->example_capacity, store->example_count + examples, sizeof *store->examples, &capacity,
+                   &bytes))
             return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld examples is too large",
                               (long long)(store->example_count + examples));
         peft__example *list = peft__realloc(store->mem, store->examples, bytes);
         if (list == NULL) return peft__fail_nomem(ctx, bytes, "the examples of a data set");
         store->examples = list;
+        PEFT_TRY(reserve_wholes(ctx, store, capacity));
         store->example_capacity = capacity;
     }
     return PEFT_OK;
@@ -53,14 +87,22 @@ void peft__store_put_tokens(peft__store *store, const int32_t *ids, const int32_
 }
 
 void peft__store_put_example(peft__store *store, int64_t first, int32_t length, int32_t context) {
-    store->examples[store->example_count++] = (peft__example){.first = first, .length = length, .context = context};
+    const int64_t index = store->example_count++;
+    store->examples[index] = (peft__example){.first = first, .length = length, .context = context};
+    if (store->classes != NULL) store->classes[index] = PEFT_IGNORE_LABEL;
+    for (int64_t c = 0; store->targets != NULL && c < store->target_cols; c++)
+        store->targets[index * store->target_cols + c] = NAN;
     if (length > store->longest) store->longest = length;
     if (store->shortest == 0 || length < store->shortest) store->shortest = length;
 }
 
 int64_t peft__store_learnt(const peft__store *store, const peft__example *example) {
     int64_t learnt = 0;
-    for (int32_t i = example->context > 1 ? example->context : 1; i < example->length; i++)
+    const int64_t index = example - store->examples;
+    if (store->learns == PEFT__LEARNS_CLASS) return store->classes[index] != PEFT_IGNORE_LABEL;
+    if (store->learns == PEFT__LEARNS_TARGETS) return !isnan(store->targets[index * store->target_cols]);
+    const int32_t shift = store->learns == PEFT__LEARNS_NEXT ? 1 : 0;
+    for (int32_t i = example->context > shift ? example->context : shift; i < example->length; i++)
         if (store->labels[example->first + i] != PEFT_IGNORE_LABEL) learnt++;
     return learnt;
 }

@@ -9,7 +9,8 @@ from . import _abi
 from ._base import Handle, as_float_pointer, as_int_pointer, call, decode, int_array, new_struct
 from ._lib import lib
 
-FORMATS = ("auto", "text", "text_rows", "prompt_completion", "alpaca", "sharegpt", "messages")
+FORMATS = ("auto", "text", "text_rows", "prompt_completion", "alpaca", "sharegpt", "messages", "classification", "regression", "multi_label",
+           "token_cls", "masked_lm")
 
 
 class Batch:
@@ -73,6 +74,29 @@ class _DatasetBatch:
     def rows(self):
         return self.struct.rows
 
+    def _array(self, pointer, shape):
+        return numpy.ctypeslib.as_array(pointer, shape).copy() if pointer else None
+
+    @property
+    def offsets(self):
+        """First row of each sequence, and the number of rows."""
+        return self._array(self.struct.offsets, (self.struct.sequences + 1,))
+
+    @property
+    def labels(self):
+        """Label of each row (a copy), or None."""
+        return self._array(self.struct.labels, (self.struct.rows,))
+
+    @property
+    def sequence_labels(self):
+        """Class of each sequence (a copy), or None."""
+        return self._array(self.struct.sequence_labels, (self.struct.sequences,))
+
+    @property
+    def sequence_targets(self):
+        """Numbers of each sequence (a copy), or None."""
+        return self._array(self.struct.sequence_targets, (self.struct.sequences, self.struct.target_cols))
+
     def sequences(self):
         """Copies: a list of (input_ids, labels)."""
         s = self.struct
@@ -88,6 +112,10 @@ class Dataset(Handle):
     _destroy = "peft_dataset_destroy"
 
     def __init__(self, context, model, path=None, format="auto", **options):
+        names = options.pop("label_names", None)
+        if names is not None:
+            options["label_names"] = (ctypes.c_char_p * max(len(names), 1))(*[str(n).encode() for n in names])
+            options["label_name_count"] = len(names)
         struct = new_struct(_abi.DatasetOptions, "peft_dataset_options_init_sized", format=FORMATS.index(format), **options)
         pointer = ctypes.c_void_p()
         if path is None:
@@ -113,6 +141,16 @@ class Dataset(Handle):
     @property
     def report(self):
         return decode(lib.peft_dataset_report(self.handle))
+
+    @property
+    def label_names(self):
+        """Names of the classes of labelled data, in order."""
+        return [decode(lib.peft_dataset_label_name(self.handle, i)) for i in range(lib.peft_dataset_label_count(self.handle))]
+
+    @property
+    def label_examples(self):
+        """Examples (token data: words) of each class."""
+        return [lib.peft_dataset_label_examples(self.handle, i) for i in range(lib.peft_dataset_label_count(self.handle))]
 
     @property
     def chat_template(self):
