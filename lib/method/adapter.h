@@ -159,6 +159,9 @@ typedef struct peft__export {
 /* `data` is borrowed until the file is written. */
 peft_status peft__export_add(peft__export *file, const char *key, uint32_t ndim, const int64_t *shape,
                              const float *data);
+/* In place of what was added for the adapter's param `index`. */
+peft_status peft__export_replace(peft__export *file, uint32_t index, uint32_t ndim, const int64_t *shape,
+                                 const float *data);
 /* A tensor of the base, widened to float (embedding tables beside their LoRA). */
 peft_status peft__export_add_base(peft__export *file, const char *key, const char *base_tensor);
 

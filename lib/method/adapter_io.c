@@ -250,6 +250,20 @@ peft_status peft__export_add(peft__export *file, const char *key, uint32_t ndim,
     return PEFT_OK;
 }
 
+peft_status peft__export_replace(peft__export *file, uint32_t index, uint32_t ndim, const int64_t *shape,
+                                 const float *data) {
+    for (size_t i = 0; i < file->count; i++) {
+        peft__tensor_out *tensor = &file->tensors[i];
+        if (tensor->data != file->adapter->params[index].data) continue;
+        tensor->ndim = ndim;
+        for (uint32_t k = 0; k < ndim; k++) tensor->shape[k] = shape[k];
+        tensor->data = data;
+        return PEFT_OK;
+    }
+    return peft__fail(file->adapter->ctx, PEFT_E_INTERNAL, "%s is not in the adapter's file",
+                      file->adapter->params[index].name);
+}
+
 typedef struct base_source {
     peft_context *ctx;
     const peft_model *model;

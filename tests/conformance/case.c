@@ -6,6 +6,7 @@
 
 #include "format/json.h"
 #include "format/safetensors.h"
+#include "method/adapter.h"
 #include "measure.h"
 
 enum { PATH = 4096, MOST_STEPS = 1000 };
@@ -481,12 +482,18 @@ static bool train(fixture *f, peft_optimizer *optimizer) {
     return done;
 }
 
+/* What the method adds to every loss (AdaLoRA: how far its matrices are from orthogonal). */
+static double penalty_of(const peft_adapter *adapter) {
+    return adapter != NULL && adapter->method->penalty != NULL ? adapter->method->penalty(adapter, NULL, 1.0) : 0.0;
+}
+
+/* An evaluation has no penalty in it; the reference's final loss has that of the adapter as trained. */
 static bool check_final_loss(fixture *f, peft_session *session, const char *label) {
     int64_t count = 0;
     float *want = read_floats(f->ctx, f->expected, "final_loss", &count);
     double loss = 0.0;
     const bool done = want == NULL || good(f, peft_session_eval(session, &f->batch, &loss, NULL), "the final loss");
-    if (done && want != NULL) outcome_add(&f->out, label, fabs(loss - (double)want[0]), f->tolerance_loss);
+    if (done && want != NULL) outcome_add(&f->out, label, fabs(loss + penalty_of(f->adapter) - (double)want[0]), f->tolerance_loss);
     free(want);
     return done;
 }
@@ -520,13 +527,14 @@ static bool contains(const json_t *list, const json_t *value) {
     return false;
 }
 
-/* Lists of names are sets; numbers compare as numbers. */
+/* Lists of names are sets (HF PEFT lists modules_to_save twice after a reload); numbers compare as numbers. */
 static bool same_value(const json_t *a, const json_t *b) {
     if (json_is_number(a) && json_is_number(b)) return json_number_value(a) == json_number_value(b);
     if (!json_is_array(a) || !json_is_array(b)) return json_equal(a, b);
-    if (json_array_size(a) != json_array_size(b)) return false;
     for (size_t i = 0; i < json_array_size(a); i++)
         if (!contains(b, json_array_get(a, i))) return false;
+    for (size_t i = 0; i < json_array_size(b); i++)
+        if (!contains(a, json_array_get(b, i))) return false;
     return true;
 }
 
