@@ -1,5 +1,5 @@
-/* args.c: options and words of one command. Every option is looked for by name and struck out when it is found; what is left over at the
- * end is a mistake. */
+/* args.c: options and words of one command. Every option is looked for by name and struck out when it is found; what is
+ * left over at the end is a mistake. */
 #include "cli.h"
 
 #include <stdlib.h>

@@ -1,7 +1,7 @@
 /* cli.h: what the files of the `peft` program share.
  *
- * The program stands on the public interface alone: everything it does, another program can do. Results go to standard output, progress and
- * complaints to standard error. Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
+ * The program stands on the public interface alone: everything it does, another program can do. Results go to standard
+ * output, progress and complaints to standard error. Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.
  */
 #ifndef PEFT_CLI_H
 #define PEFT_CLI_H
@@ -18,18 +18,18 @@ enum { EXIT_DONE = 0, EXIT_FAILED = 1, EXIT_USAGE = 2, EXIT_INTERRUPTED = 130 };
 
 typedef struct args {
     int count;
-    char **values;   /* what follows the command's name; taken ones become NULL */
+    char **values;    /* what follows the command's name; taken ones become NULL */
     const char *help; /* printed for --help and after a mistake */
     bool failed;
 } args;
 
-bool args_flag(args *a, const char *name);                       /* --name */
-const char *args_text(args *a, const char *name);                /* --name VALUE or --name=VALUE; NULL when absent */
-bool args_number(args *a, const char *name, double *in_out);     /* false after a complaint */
-const char *args_next(args *a);                                  /* the next word that is no option; NULL when none */
+bool args_flag(args *a, const char *name);                   /* --name */
+const char *args_text(args *a, const char *name);            /* --name VALUE or --name=VALUE; NULL when absent */
+bool args_number(args *a, const char *name, double *in_out); /* false after a complaint */
+const char *args_next(args *a);                              /* the next word that is no option; NULL when none */
 /* Complains about options that nobody took and words that nobody wants. */
 bool args_done(args *a);
-int args_usage(const args *a, const char *complaint);            /* EXIT_USAGE */
+int args_usage(const args *a, const char *complaint); /* EXIT_USAGE */
 
 /* ---- common.c: a run's context, messages, small things of the system --------------------------------------------- */
 
@@ -43,7 +43,8 @@ bool cli_start(cli *c, uint32_t threads, uint64_t memory_limit);
 void cli_stop(cli *c);
 /* Text of the context's last error; returns false. */
 bool cli_fail(cli *c, const char *what);
-void cli_say(cli *c, const char *format, ...) __attribute__((format(printf, 2, 3))); /* standard output, unless quiet or json */
+void cli_say(cli *c, const char *format, ...)
+    __attribute__((format(printf, 2, 3))); /* standard output, unless quiet or json */
 void cli_note(cli *c, const char *format, ...) __attribute__((format(printf, 2, 3))); /* standard error, unless quiet */
 void cli_clear_line(cli *c);
 double now_seconds(void);
@@ -52,13 +53,14 @@ bool on_terminal(FILE *file);
 bool file_exists(const char *path);
 char *path_join(const char *folder, const char *name); /* malloc */
 char *text_copy(const char *text);                     /* malloc */
-char *read_file(const char *path, size_t *out_length);  /* malloc, NUL-terminated; NULL when it cannot be read */
+char *read_file(const char *path, size_t *out_length); /* malloc, NUL-terminated; NULL when it cannot be read */
 bool write_file(const char *path, const char *text);   /* to a new file that then takes the name */
 const char *format_bytes(uint64_t bytes, char *buffer, size_t size);
 const char *format_count(int64_t count, char *buffer, size_t size);
 const char *format_time(double seconds, char *buffer, size_t size);
 
-/* ---- json.c: writing objects, and finding values in objects that this program wrote ---------------------------------- */
+/* ---- json.c: writing objects, and finding values in objects that this program wrote
+ * ---------------------------------- */
 
 typedef struct json_line {
     char *text;
@@ -76,7 +78,8 @@ void json_free(json_line *j);
 bool json_find_number(const char *object, const char *key, double *out_value);
 char *json_find_text(const char *object, const char *key); /* malloc; NULL when absent or null */
 
-/* ---- run.c: the objects of a recipe ----------------------------------------------------------------------------------- */
+/* ---- run.c: the objects of a recipe
+ * ----------------------------------------------------------------------------------- */
 
 typedef struct run {
     cli *c;
@@ -108,20 +111,24 @@ bool run_evaluate(run *r, peft_session *session, peft_dataset *data, int64_t mos
 /* The chat template that an adapter's folder asks for (malloc), or NULL. */
 char *adapter_chat_template(const char *folder);
 
-/* ---- text.c: prompts and continuations -------------------------------------------------------------------------------- */
+/* ---- text.c: prompts and continuations
+ * -------------------------------------------------------------------------------- */
 
 typedef struct writer_options {
     peft_generate_options generate;
     const char *chat_template; /* NULL: the model's own */
 } writer_options;
 
-/* Continues a text; pieces are printed to `out` as they come, unless it is NULL. *out_text (malloc) may be asked for. */
+/* Continues a text; pieces are printed to `out` as they come, unless it is NULL. *out_text (malloc) may be asked for.
+ */
 bool write_text(cli *c, peft_session *session, const peft_tokenizer *tokenizer, const char *prompt, bool parse_special,
                 const writer_options *options, FILE *out, char **out_text);
 /* The text of a conversation up to the assistant's next words (malloc); NULL after a complaint. */
-char *render_chat(cli *c, const peft_tokenizer *tokenizer, const char *format, const peft_chat_message *messages, size_t count);
+char *render_chat(cli *c, const peft_tokenizer *tokenizer, const char *format, const peft_chat_message *messages,
+                  size_t count);
 
-/* ---- history.c: the log of a run and its curve -------------------------------------------------------------------------- */
+/* ---- history.c: the log of a run and its curve
+ * -------------------------------------------------------------------------- */
 
 typedef struct point {
     double step, loss;
@@ -133,7 +140,8 @@ typedef struct history {
     size_t train_count, train_capacity, validation_count, validation_capacity;
 } history;
 
-/* Opens the log; with `keep_steps` >= 0 what was logged up to that step stays (a run that goes on), else it is begun anew. */
+/* Opens the log; with `keep_steps` >= 0 what was logged up to that step stays (a run that goes on), else it is begun
+ * anew. */
 bool history_open(history *h, const char *path, double keep_steps);
 void history_add(history *h, bool validation, double step, double loss);
 void history_log(history *h, const char *line);
@@ -141,7 +149,8 @@ void history_close(history *h);
 /* An SVG of both curves. */
 bool history_plot(const history *h, const char *path, const char *title);
 
-/* ---- progress.c ------------------------------------------------------------------------------------------------------ */
+/* ---- progress.c
+ * ------------------------------------------------------------------------------------------------------ */
 
 typedef struct progress {
     cli *c;
@@ -153,14 +162,16 @@ typedef struct progress {
 void progress_start(progress *p, cli *c, uint64_t total);
 void progress_step(progress *p, uint64_t step, double loss, double validation_loss, double step_seconds, double tokens);
 
-/* ---- interrupt.c ------------------------------------------------------------------------------------------------------- */
+/* ---- interrupt.c
+ * ------------------------------------------------------------------------------------------------------- */
 
 /* From now on the first Ctrl-C asks to stop, the second drops the pass that runs, the third ends the program. */
 void interrupt_watch(peft_session *session);
 void interrupt_ignore(void);
 bool interrupted(void);
 
-/* ---- commands ----------------------------------------------------------------------------------------------------------- */
+/* ---- commands
+ * ----------------------------------------------------------------------------------------------------------- */
 
 int command_train(cli *c, args *a);
 int command_eval(cli *c, args *a);

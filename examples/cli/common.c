@@ -14,7 +14,11 @@ static void log_line(void *user, int32_t level, const char *line) {
     cli *c = user;
     if (c->quiet && level > PEFT_LOG_ERROR) return;
     cli_clear_line(c);
-    fprintf(stderr, "%s: %s\n", level <= PEFT_LOG_ERROR ? "error" : level == PEFT_LOG_WARNING ? "warning" : "note", line);
+    fprintf(stderr, "%s: %s\n",
+            level <= PEFT_LOG_ERROR     ? "error"
+            : level == PEFT_LOG_WARNING ? "warning"
+                                        : "note",
+            line);
 }
 
 bool cli_start(cli *c, uint32_t threads, uint64_t memory_limit) {
@@ -37,7 +41,8 @@ void cli_stop(cli *c) {
 bool cli_fail(cli *c, const char *what) {
     cli_clear_line(c);
     const char *text = c->context != NULL ? peft_context_error(c->context) : "";
-    fprintf(stderr, "peft: %s%s%s\n", what != NULL ? what : "", what != NULL ? ": " : "", text[0] != '\0' ? text : "failed");
+    fprintf(stderr, "peft: %s%s%s\n", what != NULL ? what : "", what != NULL ? ": " : "",
+            text[0] != '\0' ? text : "failed");
     return false;
 }
 
@@ -77,7 +82,9 @@ uint64_t peak_memory(void) {
     return getrusage(RUSAGE_SELF, &usage) == 0 ? (uint64_t)usage.ru_maxrss * 1024 : 0;
 }
 
-bool on_terminal(FILE *file) { return isatty(fileno(file)) == 1; }
+bool on_terminal(FILE *file) {
+    return isatty(fileno(file)) == 1;
+}
 
 bool file_exists(const char *path) {
     struct stat about;
@@ -149,7 +156,11 @@ const char *format_bytes(uint64_t bytes, char *buffer, size_t size) {
         value /= 1000.0;
         unit++;
     }
-    snprintf(buffer, size, unit == 0 || value >= 100.0 ? "%.0f %s" : value >= 10.0 ? "%.1f %s" : "%.2f %s", value, UNITS[unit]);
+    snprintf(buffer, size,
+             unit == 0 || value >= 100.0 ? "%.0f %s"
+             : value >= 10.0             ? "%.1f %s"
+                                         : "%.2f %s",
+             value, UNITS[unit]);
     return buffer;
 }
 

@@ -1,12 +1,13 @@
-/* estimate.c: `peft estimate`: what a run will take, before it is begun: memory from the plan, time from a few measured steps. Nothing is
- * written. */
+/* estimate.c: `peft estimate`: what a run will take, before it is begun: memory from the plan, time from a few measured
+ * steps. Nothing is written. */
 #include "cli.h"
 
 #include <math.h>
 
 static const char HELP[] = "usage: peft estimate RECIPE.yaml [key=value ...] [--json]\n"
                            "\n"
-                           "Parameters, memory and, from three measured steps, the time of the run that the recipe describes. Writes nothing.\n";
+                           "Parameters, memory and, from three measured steps, the time of the run that the recipe "
+                           "describes. Writes nothing.\n";
 
 enum { MEASURED = 2 };
 
@@ -38,10 +39,14 @@ static void answer(run *r, uint64_t total, double seconds) {
     char a[32], b[32];
     const double evaluation = r->validation != NULL ? seconds / 3.0 * (double)peft_dataset_batches(r->validation) : 0.0;
     const double steps = run_number(r, "eval.steps"), every = steps >= 1.0 ? steps : steps * (double)total;
-    const double evaluations = r->validation != NULL ? 1.0 + (every > 0.0 ? (double)total / fmax(1.0, every) : 1.0) : 0.0;
+    const double evaluations =
+        r->validation != NULL ? 1.0 + (every > 0.0 ? (double)total / fmax(1.0, every) : 1.0) : 0.0;
     const double all = (double)total * seconds + evaluations * evaluation;
-    cli_say(r->c, "%-11s%.3f s a step, %s for %llu steps", "time", seconds, format_time((double)total * seconds, a, sizeof a), (unsigned long long)total);
-    if (evaluations > 0.0) cli_say(r->c, " and about %s for %.0f evaluations", format_time(evaluations * evaluation, b, sizeof b), evaluations);
+    cli_say(r->c, "%-11s%.3f s a step, %s for %llu steps", "time", seconds,
+            format_time((double)total * seconds, a, sizeof a), (unsigned long long)total);
+    if (evaluations > 0.0)
+        cli_say(r->c, " and about %s for %.0f evaluations", format_time(evaluations * evaluation, b, sizeof b),
+                evaluations);
     cli_say(r->c, "\n%-11s%s so far\n", "resident", format_bytes(peak_memory(), a, sizeof a));
     if (!r->c->json) return;
     peft_memory_info memory = {.struct_size = sizeof memory};

@@ -4,14 +4,14 @@
 #include <math.h>
 #include <stdlib.h>
 
-static const char HELP[] =
-    "usage: peft eval RECIPE.yaml [key=value ...] [--adapter DIR] [--base] [--quiet] [--json]\n"
-    "\n"
-    "Mean loss and perplexity over the recipe's validation data (over its training data when there is none), of the model alone and with the\n"
-    "adapter in output.dir.\n"
-    "\n"
-    "  --adapter DIR   another adapter\n"
-    "  --base          the model alone\n";
+static const char HELP[] = "usage: peft eval RECIPE.yaml [key=value ...] [--adapter DIR] [--base] [--quiet] [--json]\n"
+                           "\n"
+                           "Mean loss and perplexity over the recipe's validation data (over its training data when "
+                           "there is none), of the model alone and with the\n"
+                           "adapter in output.dir.\n"
+                           "\n"
+                           "  --adapter DIR   another adapter\n"
+                           "  --base          the model alone\n";
 
 static bool measure(run *r, peft_adapter *adapter, const char *name, peft_dataset *data) {
     peft_session *session = NULL;

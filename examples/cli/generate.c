@@ -60,8 +60,8 @@ static bool read_options(talk *t, args *a) {
     (void)args_number(a, "--scale", &t->scale);
     t->model_path = args_next(a);
     if (!args_done(a)) return false;
-    if (!(most >= 1 && most <= 1e6 && temperature >= 0 && top_k >= 0 && top_k <= 1e9 && top_p >= 0 && top_p <= 1 && penalty > 0 && seed >= 0 &&
-          threads >= 0 && threads <= 1024)) {
+    if (!(most >= 1 && most <= 1e6 && temperature >= 0 && top_k >= 0 && top_k <= 1e9 && top_p >= 0 && top_p <= 1 &&
+          penalty > 0 && seed >= 0 && threads >= 0 && threads <= 1024)) {
         fprintf(stderr, "peft: an option is out of range\n\n%s", a->help);
         return false;
     }
@@ -88,9 +88,12 @@ static bool open_model(talk *t) {
     if (t->folder != NULL) {
         if (peft_adapter_load(c->context, t->model, t->folder, &t->adapter) < 0) return cli_fail(c, NULL);
         if (t->scale != 1.0 && peft_adapter_set_scale(t->adapter, (float)t->scale) < 0) return cli_fail(c, NULL);
-        if (t->options.chat_template == NULL) t->options.chat_template = t->own_template = adapter_chat_template(t->folder);
+        if (t->options.chat_template == NULL)
+            t->options.chat_template = t->own_template = adapter_chat_template(t->folder);
     }
-    return peft_session_create(c->context, t->model, &t->adapter, t->adapter != NULL ? 1 : 0, &options, &t->session) >= 0 || cli_fail(c, NULL);
+    return peft_session_create(c->context, t->model, &t->adapter, t->adapter != NULL ? 1 : 0, &options, &t->session) >=
+               0 ||
+           cli_fail(c, NULL);
 }
 
 static bool one_prompt(talk *t) {
@@ -98,12 +101,14 @@ static bool one_prompt(talk *t) {
     const peft_tokenizer *tokenizer = peft_model_tokenizer(t->model);
     bool good = input != NULL;
     if (good && (t->chat || t->system != NULL)) {
-        const peft_chat_message messages[2] = {{.role = "system", .content = t->system}, {.role = "user", .content = input}};
+        const peft_chat_message messages[2] = {{.role = "system", .content = t->system},
+                                               {.role = "user", .content = input}};
         const size_t skip = t->system == NULL ? 1 : 0;
         rendered = render_chat(t->c, tokenizer, t->options.chat_template, messages + skip, 2 - skip);
         good = rendered != NULL;
     }
-    good = good && write_text(t->c, t->session, tokenizer, rendered != NULL ? rendered : input, rendered != NULL, &t->options, stdout, NULL);
+    good = good && write_text(t->c, t->session, tokenizer, rendered != NULL ? rendered : input, rendered != NULL,
+                              &t->options, stdout, NULL);
     if (good) putchar('\n');
     free(rendered);
     free(input);
@@ -126,7 +131,8 @@ static bool conversation(talk *t) {
     peft_chat_message *messages = calloc(MOST_TURNS + 1, sizeof *messages);
     size_t count = 0;
     bool good = messages != NULL;
-    if (good && t->system != NULL) messages[count++] = (peft_chat_message){.role = "system", .content = text_copy(t->system)};
+    if (good && t->system != NULL)
+        messages[count++] = (peft_chat_message){.role = "system", .content = text_copy(t->system)};
     while (good && count + 2 <= MOST_TURNS && !interrupted()) {
         if (on_terminal(stdin)) fputs("> ", stderr);
         char *line = read_line(), *answer = NULL;
@@ -136,7 +142,8 @@ static bool conversation(talk *t) {
         }
         messages[count++] = (peft_chat_message){.role = "user", .content = line};
         char *text = render_chat(t->c, peft_model_tokenizer(t->model), t->options.chat_template, messages, count);
-        good = text != NULL && write_text(t->c, t->session, peft_model_tokenizer(t->model), text, true, &t->options, stdout, &answer);
+        good = text != NULL &&
+               write_text(t->c, t->session, peft_model_tokenizer(t->model), text, true, &t->options, stdout, &answer);
         free(text);
         putchar('\n');
         fflush(stdout);

@@ -1,5 +1,5 @@
-/* history.c: the log of a run, one JSON object a line, and the curve drawn from it. The log is the memory of the curve: a run that goes on
- * reads back what was logged up to its checkpoint. */
+/* history.c: the log of a run, one JSON object a line, and the curve drawn from it. The log is the memory of the curve:
+ * a run that goes on reads back what was logged up to its checkpoint. */
 #include "cli.h"
 
 #include <math.h>
@@ -75,8 +75,12 @@ typedef struct frame {
     double step_end, low, high;
 } frame;
 
-static double x_of(const frame *f, double step) { return LEFT + (WIDTH - LEFT - RIGHT) * (f->step_end > 0.0 ? step / f->step_end : 0.0); }
-static double y_of(const frame *f, double loss) { return TOP + (HEIGHT - TOP - BOTTOM) * (f->high - loss) / (f->high - f->low); }
+static double x_of(const frame *f, double step) {
+    return LEFT + (WIDTH - LEFT - RIGHT) * (f->step_end > 0.0 ? step / f->step_end : 0.0);
+}
+static double y_of(const frame *f, double loss) {
+    return TOP + (HEIGHT - TOP - BOTTOM) * (f->high - loss) / (f->high - f->low);
+}
 
 static void widen(frame *f, const point *points, size_t count) {
     for (size_t i = 0; i < count; i++) {
@@ -96,14 +100,19 @@ static double tick_size(double range) {
 static void draw_axes(FILE *out, const frame *f) {
     const double dy = tick_size(f->high - f->low), dx = tick_size(f->step_end > 0.0 ? f->step_end : 1.0);
     for (double v = ceil(f->low / dy) * dy; v <= f->high + 1e-9; v += dy)
-        fprintf(out, "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" text-anchor=\"end\">%.4g</text>\n",
+        fprintf(out,
+                "<line x1=\"%d\" x2=\"%d\" y1=\"%.1f\" y2=\"%.1f\" stroke=\"#ddd\"/><text x=\"%d\" y=\"%.1f\" "
+                "text-anchor=\"end\">%.4g</text>\n",
                 LEFT, WIDTH - RIGHT, y_of(f, v), y_of(f, v), LEFT - 8, y_of(f, v) + 4.0, v);
     for (double v = 0.0; v <= f->step_end + 1e-9; v += dx)
-        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n", x_of(f, v), HEIGHT - BOTTOM + 20, v);
-    fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", (LEFT + WIDTH - RIGHT) / 2, HEIGHT - 10);
+        fprintf(out, "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%.6g</text>\n", x_of(f, v), HEIGHT - BOTTOM + 20,
+                v);
+    fprintf(out, "<text x=\"%d\" y=\"%d\" text-anchor=\"middle\">step</text>\n", (LEFT + WIDTH - RIGHT) / 2,
+            HEIGHT - 10);
 }
 
-static void draw_line(FILE *out, const frame *f, const point *points, size_t count, const char *style, double smoothing) {
+static void draw_line(FILE *out, const frame *f, const point *points, size_t count, const char *style,
+                      double smoothing) {
     fprintf(out, "<polyline fill=\"none\" %s points=\"", style);
     double mean = 0.0, weight = 0.0;
     for (size_t i = 0; i < count; i++) {
@@ -138,8 +147,10 @@ bool history_plot(const history *h, const char *path, const char *title) {
         fprintf(stderr, "peft: %s cannot be written\n", path);
         return false;
     }
-    fprintf(out, "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" font-size=\"12\" fill=\"#333\">\n", WIDTH,
-            HEIGHT);
+    fprintf(out,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" viewBox=\"0 0 %d %d\" font-family=\"sans-serif\" "
+            "font-size=\"12\" fill=\"#333\">\n",
+            WIDTH, HEIGHT);
     fprintf(out, "<rect width=\"%d\" height=\"%d\" fill=\"#fff\"/>\n", WIDTH, HEIGHT);
     draw_title(out, title);
     draw_axes(out, &f);
@@ -147,8 +158,11 @@ bool history_plot(const history *h, const char *path, const char *title) {
     draw_line(out, &f, h->train, h->train_count, "stroke=\"#1f6fb5\" stroke-width=\"2\"", 0.9);
     draw_line(out, &f, h->validation, h->validation_count, "stroke=\"#d9730d\" stroke-width=\"2\"", 0.0);
     for (size_t i = 0; i < h->validation_count; i++)
-        fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"#d9730d\"/>\n", x_of(&f, h->validation[i].step), y_of(&f, h->validation[i].loss));
-    fprintf(out, "<text x=\"%d\" y=\"28\" text-anchor=\"end\"><tspan fill=\"#1f6fb5\">training loss</tspan>%s</text>\n</svg>\n", WIDTH - RIGHT,
-            h->validation_count > 0 ? " <tspan fill=\"#d9730d\">validation loss</tspan>" : "");
+        fprintf(out, "<circle cx=\"%.1f\" cy=\"%.1f\" r=\"3\" fill=\"#d9730d\"/>\n", x_of(&f, h->validation[i].step),
+                y_of(&f, h->validation[i].loss));
+    fprintf(
+        out,
+        "<text x=\"%d\" y=\"28\" text-anchor=\"end\"><tspan fill=\"#1f6fb5\">training loss</tspan>%s</text>\n</svg>\n",
+        WIDTH - RIGHT, h->validation_count > 0 ? " <tspan fill=\"#d9730d\">validation loss</tspan>" : "");
     return fclose(out) == 0;
 }

@@ -58,7 +58,8 @@ static bool tensors(cli *c, const char *path, bool all) {
     printf("%u tensors:", count);
     for (int32_t type = 0; type <= PEFT_DTYPE_OTHER; type++) {
         char text[32];
-        if (of_type[type] > 0) printf(" %u %s (%s)", of_type[type], peft_dtype_name(type), format_bytes(bytes[type], text, sizeof text));
+        if (of_type[type] > 0)
+            printf(" %u %s (%s)", of_type[type], peft_dtype_name(type), format_bytes(bytes[type], text, sizeof text));
     }
     putchar('\n');
     for (uint32_t i = 0; i < peft_tensor_file_key_count(file); i++) {
@@ -84,7 +85,8 @@ static void tokenizer_words(const peft_tokenizer *tokenizer) {
     const peft_chat_message message = {.role = "user", .content = "Hello"};
     char text[4096];
     size_t length = 0;
-    const peft_status status = peft_chat_render(tokenizer, NULL, &message, 1, 1, text, sizeof text, &length, NULL, 0, NULL);
+    const peft_status status =
+        peft_chat_render(tokenizer, NULL, &message, 1, 1, text, sizeof text, &length, NULL, 0, NULL);
     if (status < 0) {
         printf("%-11sthe model carries one that is not recognised: name one with data.chat_template\n", "template");
         return;
@@ -112,8 +114,9 @@ static void modules(const peft_model *m) {
     for (uint32_t i = 0; i < peft_model_module_count(m); i++) {
         peft_module_info info = {.struct_size = sizeof info};
         if (peft_model_module(m, i, &info) < 0) continue;
-        printf("%-50s %-10s %6lld -> %-6lld %s%s\n", info.name, info.kind >= 0 && info.kind <= 5 ? KINDS[info.kind] : "?",
-               (long long)info.in_features, (long long)info.out_features, peft_dtype_name(info.dtype), info.is_new ? " (new)" : "");
+        printf("%-50s %-10s %6lld -> %-6lld %s%s\n", info.name,
+               info.kind >= 0 && info.kind <= 5 ? KINDS[info.kind] : "?", (long long)info.in_features,
+               (long long)info.out_features, peft_dtype_name(info.dtype), info.is_new ? " (new)" : "");
     }
 }
 
@@ -129,10 +132,11 @@ static bool model(cli *c, const char *path, bool list_modules, bool list_tensors
     printf("%-11s%s (%s)\n", "model", info.name, info.model_type);
     printf("%-11s%s parameters, %s stored, hash %016llx\n", "size", format_count(info.parameters, a, sizeof a),
            format_bytes((uint64_t)info.bytes, b, sizeof b), (unsigned long long)info.hash);
-    printf("%-11s%lld layers, width %lld, %lld heads (%lld for keys and values) of %lld, mlp %lld, vocabulary %lld, %lld positions\n", "shape",
-           (long long)info.num_hidden_layers, (long long)info.hidden_size, (long long)info.num_attention_heads,
-           (long long)info.num_key_value_heads, (long long)info.head_dim, (long long)info.intermediate_size, (long long)info.vocab_size,
-           (long long)info.max_position_embeddings);
+    printf("%-11s%lld layers, width %lld, %lld heads (%lld for keys and values) of %lld, mlp %lld, vocabulary %lld, "
+           "%lld positions\n",
+           "shape", (long long)info.num_hidden_layers, (long long)info.hidden_size, (long long)info.num_attention_heads,
+           (long long)info.num_key_value_heads, (long long)info.head_dim, (long long)info.intermediate_size,
+           (long long)info.vocab_size, (long long)info.max_position_embeddings);
     if (peft_model_tokenizer(m) != NULL)
         tokenizer_words(peft_model_tokenizer(m));
     else
@@ -147,7 +151,8 @@ static bool model(cli *c, const char *path, bool list_modules, bool list_tensors
 static bool adapter(cli *c, const char *path, const char *base, bool list_tensors) {
     char *config_path = path_join(path, "adapter_config.json"), *notes_path = path_join(path, "libpeft.json");
     char *weights = path_join(path, "adapter_model.safetensors");
-    char *config = config_path != NULL ? read_file(config_path, NULL) : NULL, *notes = notes_path != NULL ? read_file(notes_path, NULL) : NULL;
+    char *config = config_path != NULL ? read_file(config_path, NULL) : NULL,
+         *notes = notes_path != NULL ? read_file(notes_path, NULL) : NULL;
     bool good = config != NULL && weights != NULL;
     if (good) printf("adapter_config.json: %s\n", config);
     if (notes != NULL) printf("libpeft.json: %s\n", notes);
@@ -155,7 +160,9 @@ static bool adapter(cli *c, const char *path, const char *base, bool list_tensor
     if (good && base != NULL) {
         peft_model *m = NULL;
         peft_adapter *loaded = NULL;
-        good = (peft_model_load(c->context, base, NULL, &m) >= 0 && peft_adapter_load(c->context, m, path, &loaded) >= 0) || cli_fail(c, NULL);
+        good = (peft_model_load(c->context, base, NULL, &m) >= 0 &&
+                peft_adapter_load(c->context, m, path, &loaded) >= 0) ||
+               cli_fail(c, NULL);
         if (good) printf("fits %s:\n%s", base, peft_adapter_report(loaded));
         peft_adapter_destroy(loaded);
         peft_model_destroy(m);
@@ -174,7 +181,8 @@ int command_inspect(cli *c, args *a) {
         fputs(HELP, stdout);
         return EXIT_DONE;
     }
-    const bool list_modules = args_flag(a, "--modules"), list_tensors = args_flag(a, "--tensors"), report = args_flag(a, "--report");
+    const bool list_modules = args_flag(a, "--modules"), list_tensors = args_flag(a, "--tensors"),
+               report = args_flag(a, "--report");
     const char *base = args_text(a, "--model"), *path = args_next(a);
     if (!args_done(a)) return EXIT_USAGE;
     if (path == NULL) return args_usage(a, "a path is needed");

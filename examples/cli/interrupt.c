@@ -1,5 +1,5 @@
-/* interrupt.c: Ctrl-C. The first one lets the step end, so that a checkpoint stands between two steps; the second drops the pass that runs;
- * the third is the system's. */
+/* interrupt.c: Ctrl-C. The first one lets the step end, so that a checkpoint stands between two steps; the second drops
+ * the pass that runs; the third is the system's. */
 #include "cli.h"
 
 #include <signal.h>
@@ -25,6 +25,10 @@ void interrupt_watch(peft_session *session) {
     (void)sigaction(SIGTERM, &action, NULL);
 }
 
-void interrupt_ignore(void) { watched = NULL; }
+void interrupt_ignore(void) {
+    watched = NULL;
+}
 
-bool interrupted(void) { return presses > 0; }
+bool interrupted(void) {
+    return presses > 0;
+}

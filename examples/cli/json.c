@@ -1,5 +1,5 @@
-/* json.c: JSON objects on one line, and finding values in such lines again. The reading half is for this program's own files: flat
- * objects; it is not a parser. */
+/* json.c: JSON objects on one line, and finding values in such lines again. The reading half is for this program's own
+ * files: flat objects; it is not a parser. */
 #include "cli.h"
 
 #include <math.h>
@@ -62,7 +62,8 @@ void json_text(json_line *j, const char *key, const char *value) {
 void json_number(json_line *j, const char *key, double value) {
     char text[40];
     put_key(j, key);
-    const int length = isfinite(value) ? snprintf(text, sizeof text, "%.10g", value) : snprintf(text, sizeof text, "null");
+    const int length =
+        isfinite(value) ? snprintf(text, sizeof text, "%.10g", value) : snprintf(text, sizeof text, "null");
     put(j, text, (size_t)length);
 }
 

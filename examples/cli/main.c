@@ -30,8 +30,9 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*run)(cli *c, args *a);
-    } COMMANDS[] = {{"train", command_train},       {"eval", command_eval},   {"generate", command_generate}, {"inspect", command_inspect},
-                    {"estimate", command_estimate}, {"merge", command_merge}, {"preview", command_preview},   {"recipe", command_recipe}};
+    } COMMANDS[] = {{"train", command_train},     {"eval", command_eval},         {"generate", command_generate},
+                    {"inspect", command_inspect}, {"estimate", command_estimate}, {"merge", command_merge},
+                    {"preview", command_preview}, {"recipe", command_recipe}};
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
         fputs(HELP, stdout);
         return EXIT_DONE;

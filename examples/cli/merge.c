@@ -1,5 +1,5 @@
-/* merge.c: `peft merge`: an adapter's changes become part of the weights, and the written model is read back and compared: a merge that
- * computes something else must not look like success. */
+/* merge.c: `peft merge`: an adapter's changes become part of the weights, and the written model is read back and
+ * compared: a merge that computes something else must not look like success. */
 #include "cli.h"
 
 #include <math.h>
@@ -9,7 +9,8 @@
 static const char HELP[] =
     "usage: peft merge MODEL ADAPTER [ADAPTER ...] --output DIR [--dtype F32|F16|BF16] [--overwrite]\n"
     "\n"
-    "Writes a Hugging Face folder whose weights hold the adapters' changes, reads it back and compares its logits with those of the model with\n"
+    "Writes a Hugging Face folder whose weights hold the adapters' changes, reads it back and compares its logits with "
+    "those of the model with\n"
     "its adapters.\n";
 
 enum { MOST_ADAPTERS = 16, PROBE = 16 };
@@ -32,7 +33,8 @@ static float *probe(merging *m, peft_model *model, bool with_adapters, int64_t *
     peft_model_info info = {.struct_size = sizeof info};
     if (peft_model_get_info(model, &info) < 0) return NULL;
     int32_t ids[PROBE], offsets[2] = {0, PROBE};
-    for (int32_t i = 0; i < PROBE; i++) ids[i] = (int32_t)((i * 7919 + 13) % (info.vocab_size > 0 ? info.vocab_size : 1));
+    for (int32_t i = 0; i < PROBE; i++)
+        ids[i] = (int32_t)((i * 7919 + 13) % (info.vocab_size > 0 ? info.vocab_size : 1));
     peft_batch batch;
     peft_batch_init(&batch);
     batch.rows = PROBE;
@@ -41,9 +43,10 @@ static float *probe(merging *m, peft_model *model, bool with_adapters, int64_t *
     batch.input_ids = ids;
     *out_count = PROBE * info.vocab_size;
     float *logits = malloc((size_t)*out_count * sizeof *logits);
-    const bool good = logits != NULL &&
-                      peft_session_create(m->c->context, model, m->adapters, with_adapters ? m->count : 0, &options, &session) >= 0 &&
-                      peft_session_logits(session, &batch, PEFT_LOGITS_ALL, logits, *out_count, NULL, NULL) >= 0;
+    const bool good =
+        logits != NULL &&
+        peft_session_create(m->c->context, model, m->adapters, with_adapters ? m->count : 0, &options, &session) >= 0 &&
+        peft_session_logits(session, &batch, PEFT_LOGITS_ALL, logits, *out_count, NULL, NULL) >= 0;
     peft_session_destroy(session);
     if (good) return logits;
     cli_fail(m->c, "comparing");
@@ -54,7 +57,8 @@ static float *probe(merging *m, peft_model *model, bool with_adapters, int64_t *
 static bool verify(merging *m) {
     int64_t count = 0, other = 0;
     float *before = probe(m, m->model, true, &count), *after = NULL;
-    if (before != NULL && peft_model_load(m->c->context, m->output, NULL, &m->again) < 0) cli_fail(m->c, "reading back");
+    if (before != NULL && peft_model_load(m->c->context, m->output, NULL, &m->again) < 0)
+        cli_fail(m->c, "reading back");
     if (before != NULL && m->again != NULL) after = probe(m, m->again, false, &other);
     const bool good = after != NULL && count == other;
     double worst = 0.0, largest = 0.0;
@@ -97,7 +101,8 @@ int command_merge(cli *c, args *a) {
     m.model_path = args_next(a);
     while (m.count < MOST_ADAPTERS && (m.folders[m.count] = args_next(a)) != NULL) m.count++;
     if (!args_done(a)) return EXIT_USAGE;
-    if (m.model_path == NULL || m.count == 0 || m.output == NULL) return args_usage(a, "a model, an adapter and --output are needed");
+    if (m.model_path == NULL || m.count == 0 || m.output == NULL)
+        return args_usage(a, "a model, an adapter and --output are needed");
     if (dtype != NULL) {
         static const peft_dtype TYPES[] = {PEFT_DTYPE_F32, PEFT_DTYPE_F16, PEFT_DTYPE_BF16};
         bool known = false;

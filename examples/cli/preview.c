@@ -7,7 +7,8 @@
 static const char PREVIEW_HELP[] =
     "usage: peft preview RECIPE.yaml [key=value ...] [--count N] [--tokens] [--validation]\n"
     "\n"
-    "The first examples as the model will see them. What is learnt is green on a terminal and stands between [[ and ]] elsewhere.\n"
+    "The first examples as the model will see them. What is learnt is green on a terminal and stands between [[ and ]] "
+    "elsewhere.\n"
     "\n"
     "  --count N      so many examples (default 3)\n"
     "  --tokens       a line a token: number, id, \"+\" learnt or \".\" only read, text\n"
@@ -117,7 +118,8 @@ int command_recipe(cli *c, args *a) {
     peft_recipe *recipe = NULL;
     if (!cli_start(c, 1, 0)) return EXIT_FAILED;
     const bool good = peft_recipe_open(c->context, path, overrides, count, flags, &recipe) >= 0 || cli_fail(c, NULL);
-    if (good) printf("%s%s", config ? peft_recipe_adapter_config(recipe) : peft_recipe_explain(recipe), config ? "\n" : "");
+    if (good)
+        printf("%s%s", config ? peft_recipe_adapter_config(recipe) : peft_recipe_explain(recipe), config ? "\n" : "");
     peft_recipe_destroy(recipe);
     cli_stop(c);
     return good ? EXIT_DONE : EXIT_FAILED;

@@ -1,4 +1,5 @@
-/* run.c: the objects that a recipe asks for, made in the order in which they need each other, and what is said about them. */
+/* run.c: the objects that a recipe asks for, made in the order in which they need each other, and what is said about
+ * them. */
 #include "cli.h"
 
 #include <math.h>
@@ -83,8 +84,8 @@ static bool open_validation(run *r) {
     peft_dataset_options options;
     peft_dataset_options_init(&options);
     if (peft_recipe_dataset_options(r->recipe, PEFT_PART_VALIDATION, &options) < 0) return false;
-    const peft_status status =
-        peft_dataset_open(r->c->context, r->model, peft_recipe_data_path(r->recipe, PEFT_PART_VALIDATION), &options, &r->validation);
+    const peft_status status = peft_dataset_open(
+        r->c->context, r->model, peft_recipe_data_path(r->recipe, PEFT_PART_VALIDATION), &options, &r->validation);
     if (status == PEFT_E_ARG && options.part == PEFT_PART_VALIDATION) {
         cli_note(r->c, "warning: no validation: %s\n", peft_context_error(r->c->context));
         return true;
@@ -103,14 +104,17 @@ static int64_t largest_batch(const run *r) {
         int64_t limit = run_int(r, "data.max_length");
         peft_model_info info = {.struct_size = sizeof info};
         if (limit == 0 && peft_model_get_info(r->model, &info) >= 0)
-            limit = info.max_position_embeddings > 0 && info.max_position_embeddings < 1024 ? info.max_position_embeddings : 1024;
+            limit = info.max_position_embeddings > 0 && info.max_position_embeddings < 1024
+                        ? info.max_position_embeddings
+                        : 1024;
         if (limit > longest) longest = limit;
     }
     return longest * batch;
 }
 
 bool run_open_session(run *r, peft_adapter *adapter, peft_session **out_session) {
-    return peft_session_create(r->c->context, r->model, &adapter, adapter != NULL ? 1 : 0, &r->session_options, out_session) >= 0 ||
+    return peft_session_create(r->c->context, r->model, &adapter, adapter != NULL ? 1 : 0, &r->session_options,
+                               out_session) >= 0 ||
            cli_fail(r->c, NULL);
 }
 
@@ -146,7 +150,8 @@ int run_open(run *r, cli *c, args *a, uint32_t parts) {
     c->quiet = args_flag(a, "--quiet") || c->quiet;
     const int code = open_recipe(r, a);
     if (code != EXIT_DONE) return code;
-    if (!cli_start(c, (uint32_t)run_int(r, "train.threads"), (uint64_t)run_int(r, "train.memory_limit_mb") * 1000000u)) return EXIT_FAILED;
+    if (!cli_start(c, (uint32_t)run_int(r, "train.threads"), (uint64_t)run_int(r, "train.memory_limit_mb") * 1000000u))
+        return EXIT_FAILED;
     r->output = text_copy(run_text(r, "output.dir"));
     return r->output != NULL && open_parts(r, parts) ? EXIT_DONE : EXIT_FAILED;
 }
@@ -173,7 +178,8 @@ static void say_data(run *r) {
         const char *text = data != NULL ? peft_dataset_report(data) : "";
         for (int line = 0; *text != '\0'; line++) {
             const size_t length = strcspn(text, "\n");
-            if (strncmp(text, "warning: ", 9) != 0) cli_say(r->c, "%-11s%.*s\n", line > 0 ? "" : part == 0 ? "data" : "validation", (int)length, text);
+            if (strncmp(text, "warning: ", 9) != 0)
+                cli_say(r->c, "%-11s%.*s\n", line > 0 ? "" : part == 0 ? "data" : "validation", (int)length, text);
             text += length + (text[length] == '\n');
         }
     }
@@ -183,8 +189,9 @@ void run_print_plan(run *r, uint64_t total_steps) {
     char a[64], b[64], d[64], e[64];
     peft_model_info info = {.struct_size = sizeof info};
     if (peft_model_get_info(r->model, &info) >= 0)
-        cli_say(r->c, "%-11s%s (%s): %s parameters, %s stored, %lld layers of width %lld\n", "model", info.name, info.model_type,
-                format_count(info.parameters, a, sizeof a), format_bytes((uint64_t)info.bytes, b, sizeof b), (long long)info.num_hidden_layers,
+        cli_say(r->c, "%-11s%s (%s): %s parameters, %s stored, %lld layers of width %lld\n", "model", info.name,
+                info.model_type, format_count(info.parameters, a, sizeof a),
+                format_bytes((uint64_t)info.bytes, b, sizeof b), (long long)info.num_hidden_layers,
                 (long long)info.hidden_size);
     if (r->adapter != NULL && info.parameters > 0) {
         char *type = json_find_text(peft_adapter_config(r->adapter), "peft_type");
@@ -195,8 +202,9 @@ void run_print_plan(run *r, uint64_t total_steps) {
     }
     say_data(r);
     if (total_steps > 0)
-        cli_say(r->c, "%-11s%llu steps, batches of %lld, %lld to a step, learning rate %g, %s, %u threads\n", "run", (unsigned long long)total_steps,
-                (long long)run_int(r, "train.batch_size"), (long long)run_int(r, "train.gradient_accumulation_steps"), run_number(r, "train.lr"),
+        cli_say(r->c, "%-11s%llu steps, batches of %lld, %lld to a step, learning rate %g, %s, %u threads\n", "run",
+                (unsigned long long)total_steps, (long long)run_int(r, "train.batch_size"),
+                (long long)run_int(r, "train.gradient_accumulation_steps"), run_number(r, "train.lr"),
                 run_text(r, "train.lr_scheduler"), peft_context_threads(r->c->context));
     peft_memory_info memory = {.struct_size = sizeof memory};
     if (r->adapter != NULL && r->train != NULL &&
@@ -208,7 +216,8 @@ void run_print_plan(run *r, uint64_t total_steps) {
 
 /* ---- evaluation ------------------------------------------------------------------------------------------------ */
 
-bool run_evaluate(run *r, peft_session *session, peft_dataset *data, int64_t most, double *out_loss, double *out_count) {
+bool run_evaluate(run *r, peft_session *session, peft_dataset *data, int64_t most, double *out_loss,
+                  double *out_count) {
     uint64_t epoch, batch;
     peft_dataset_position(data, &epoch, &batch);
     double sum = 0.0, count = 0.0;

@@ -47,7 +47,8 @@ static int32_t on_text(void *user, const char *text, uint32_t length) {
 bool write_text(cli *c, peft_session *session, const peft_tokenizer *tokenizer, const char *prompt, bool parse_special,
                 const writer_options *options, FILE *out, char **out_text) {
     int64_t count = 0, made = 0;
-    int32_t *ids = encode(c, tokenizer, prompt, parse_special ? PEFT_ENCODE_PARSE_SPECIAL : PEFT_ENCODE_SPECIAL, &count);
+    int32_t *ids =
+        encode(c, tokenizer, prompt, parse_special ? PEFT_ENCODE_PARSE_SPECIAL : PEFT_ENCODE_SPECIAL, &count);
     int32_t *continuation = malloc(((size_t)options->generate.max_new_tokens + 1) * sizeof *continuation);
     sink s = {.out = out};
     peft_generate_options generate = options->generate;
@@ -55,8 +56,8 @@ bool write_text(cli *c, peft_session *session, const peft_tokenizer *tokenizer, 
     generate.user = &s;
     bool good = ids != NULL && continuation != NULL;
     if (good) {
-        const peft_status status =
-            peft_session_generate(session, ids, count, &generate, continuation, (int64_t)generate.max_new_tokens, &made);
+        const peft_status status = peft_session_generate(session, ids, count, &generate, continuation,
+                                                         (int64_t)generate.max_new_tokens, &made);
         good = status >= 0 || (status == PEFT_E_CANCELLED && interrupted()) || cli_fail(c, NULL);
     }
     if (good && out_text != NULL) {
@@ -69,13 +70,16 @@ bool write_text(cli *c, peft_session *session, const peft_tokenizer *tokenizer, 
     return good;
 }
 
-char *render_chat(cli *c, const peft_tokenizer *tokenizer, const char *format, const peft_chat_message *messages, size_t count) {
+char *render_chat(cli *c, const peft_tokenizer *tokenizer, const char *format, const peft_chat_message *messages,
+                  size_t count) {
     size_t length = 0;
     char *text = NULL;
     peft_status status = peft_chat_render(tokenizer, format, messages, count, 1, NULL, 0, &length, NULL, 0, NULL);
     if (status == PEFT_E_LIMIT || status >= 0) {
         text = malloc(length + 1);
-        status = text != NULL ? peft_chat_render(tokenizer, format, messages, count, 1, text, length + 1, &length, NULL, 0, NULL) : PEFT_E_NOMEM;
+        status = text != NULL
+                     ? peft_chat_render(tokenizer, format, messages, count, 1, text, length + 1, &length, NULL, 0, NULL)
+                     : PEFT_E_NOMEM;
     }
     if (status >= 0) return text;
     free(text);

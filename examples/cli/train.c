@@ -7,24 +7,26 @@
 #include <string.h>
 #include <sys/stat.h>
 
-static const char HELP[] =
-    "usage: peft train RECIPE.yaml [key=value ...] [--quiet] [--json] [--lenient]\n"
-    "\n"
-    "Trains an adapter as the recipe says and writes it to output.dir, with a log (log.jsonl), a loss curve (loss.svg) and checkpoints.\n"
-    "\n"
-    "  key=value   overrides a key of the recipe: train.lr=1e-4, r=16, output.dir=other\n"
-    "  --quiet     nothing but errors\n"
-    "  --json      events as JSON lines on standard output\n"
-    "  --lenient   unknown keys are warnings\n"
-    "\n"
-    "Ctrl-C ends the step, leaves a checkpoint and exits with 130; go on with output.resume=auto. With validation data, training stops when\n"
-    "the validation loss has not fallen eval.patience times in a row (eval.early_stopping=false turns that off) and the best adapter is kept.\n"
-    "Keys: docs/recipes.md\n";
+static const char HELP[] = "usage: peft train RECIPE.yaml [key=value ...] [--quiet] [--json] [--lenient]\n"
+                           "\n"
+                           "Trains an adapter as the recipe says and writes it to output.dir, with a log (log.jsonl), "
+                           "a loss curve (loss.svg) and checkpoints.\n"
+                           "\n"
+                           "  key=value   overrides a key of the recipe: train.lr=1e-4, r=16, output.dir=other\n"
+                           "  --quiet     nothing but errors\n"
+                           "  --json      events as JSON lines on standard output\n"
+                           "  --lenient   unknown keys are warnings\n"
+                           "\n"
+                           "Ctrl-C ends the step, leaves a checkpoint and exits with 130; go on with "
+                           "output.resume=auto. With validation data, training stops when\n"
+                           "the validation loss has not fallen eval.patience times in a row (eval.early_stopping=false "
+                           "turns that off) and the best adapter is kept.\n"
+                           "Keys: docs/recipes.md\n";
 
 /* Where a run stands, beyond what the library's checkpoint holds. */
 typedef struct state {
     uint64_t step, total;
-    uint64_t epoch, batch;  /* of the data at the start of the next step */
+    uint64_t epoch, batch;           /* of the data at the start of the next step */
     double validation, best, before; /* losses; NAN = not known */
     int64_t bad_evaluations, skipped, watchdog;
     double tokens, seconds;
@@ -67,7 +69,8 @@ static bool save_checkpoint(trainer *t) {
     json_count(j, "bad_evaluations", t->s.bad_evaluations);
     json_number(j, "tokens", t->s.tokens);
     json_number(j, "seconds", t->s.seconds);
-    return peft_checkpoint_save(t->r->session, t->r->optimizer, t->checkpoint, json_end(j)) >= 0 || cli_fail(t->r->c, "checkpoint");
+    return peft_checkpoint_save(t->r->session, t->r->optimizer, t->checkpoint, json_end(j)) >= 0 ||
+           cli_fail(t->r->c, "checkpoint");
 }
 
 static double found_number(const char *text, const char *key, double otherwise) {
@@ -81,10 +84,12 @@ static bool check_state(trainer *t, const char *text, const char *folder) {
     char *made_with = json_find_text(text, "recipe");
     const bool same = made_with != NULL && strcmp(made_with, hash) == 0;
     free(made_with);
-    if (!same) fprintf(stderr, "peft: %s was made with another recipe: a run goes on only with the keys that it began with\n", folder);
+    if (!same)
+        fprintf(stderr, "peft: %s was made with another recipe: a run goes on only with the keys that it began with\n",
+                folder);
     if (same && found_number(text, "total_steps", 0.0) != (double)t->s.total) {
-        fprintf(stderr, "peft: %s was made for %.0f steps, this run has %llu: the data changed\n", folder, found_number(text, "total_steps", 0.0),
-                (unsigned long long)t->s.total);
+        fprintf(stderr, "peft: %s was made for %.0f steps, this run has %llu: the data changed\n", folder,
+                found_number(text, "total_steps", 0.0), (unsigned long long)t->s.total);
         return false;
     }
     return same;
@@ -119,7 +124,8 @@ static bool resume(trainer *t) {
 
 static bool evaluate(trainer *t, bool is_first) {
     double loss = NAN;
-    if (!run_evaluate(t->r, t->r->session, t->r->validation, run_int(t->r, "eval.max_batches"), &loss, NULL)) return false;
+    if (!run_evaluate(t->r, t->r->session, t->r->validation, run_int(t->r, "eval.max_batches"), &loss, NULL))
+        return false;
     if (interrupted()) return true;
     t->s.validation = loss;
     if (is_first) t->s.before = loss;
@@ -164,7 +170,8 @@ static bool sample(trainer *t, const char *when) {
     }
     cli_say(r->c, "\n--- %s training: %s", when, prompt);
     if (chat) cli_say(r->c, "\n");
-    const bool good = write_text(r->c, r->session, tokenizer, chat ? rendered : prompt, chat, &options, r->c->json ? NULL : stdout, &text);
+    const bool good = write_text(r->c, r->session, tokenizer, chat ? rendered : prompt, chat, &options,
+                                 r->c->json ? NULL : stdout, &text);
     cli_say(r->c, "\n---\n\n");
     if (good) {
         json_begin(&t->line);
@@ -181,10 +188,12 @@ static bool sample(trainer *t, const char *when) {
     return good;
 }
 
-/* ---- the loop -------------------------------------------------------------------------------------------------------- */
+/* ---- the loop
+ * -------------------------------------------------------------------------------------------------------- */
 
 /* Number of steps between events: a share of all steps below 1, a count from 1 on, or so many an epoch. */
-static uint64_t interval(const run *r, const char *steps_key, const char *epoch_key, uint64_t total, uint64_t per_epoch) {
+static uint64_t interval(const run *r, const char *steps_key, const char *epoch_key, uint64_t total,
+                         uint64_t per_epoch) {
     const double times = run_number(r, epoch_key), steps = run_number(r, steps_key);
     if (times > 0.0) return (uint64_t)fmax(1.0, floor((double)per_epoch / times));
     if (steps <= 0.0) return 0;
@@ -251,7 +260,8 @@ static bool watchdog(trainer *t, double loss) {
     }
     if (++t->s.watchdog < run_int(t->r, "train.loss_watchdog_patience")) return true;
     cli_clear_line(t->r->c);
-    fprintf(stderr, "peft: the loss was above %g for %lld steps: a smaller train.lr may help\n", threshold, (long long)t->s.watchdog);
+    fprintf(stderr, "peft: the loss was above %g for %lld steps: a smaller train.lr may help\n", threshold,
+            (long long)t->s.watchdog);
     return false;
 }
 
@@ -261,12 +271,15 @@ static bool after_step(trainer *t, const peft_step_stats *stats, double tokens, 
     t->s.seconds += seconds;
     peft_dataset_position(t->r->train, &t->s.epoch, &t->s.batch);
     history_add(&t->h, false, (double)t->s.step, stats->loss);
-    if (t->s.step % (uint64_t)run_int(t->r, "output.log_steps") == 0 || t->s.step == t->s.total) log_step(t, stats, tokens, seconds);
+    if (t->s.step % (uint64_t)run_int(t->r, "output.log_steps") == 0 || t->s.step == t->s.total)
+        log_step(t, stats, tokens, seconds);
     progress_step(&t->p, t->s.step, stats->loss, t->s.validation, seconds, tokens);
     if (!watchdog(t, stats->loss)) return false;
-    if (t->r->validation != NULL && t->eval_every > 0 && (t->s.step % t->eval_every == 0 || t->s.step == t->s.total) && !evaluate(t, false))
+    if (t->r->validation != NULL && t->eval_every > 0 && (t->s.step % t->eval_every == 0 || t->s.step == t->s.total) &&
+        !evaluate(t, false))
         return false;
-    if (t->save_every > 0 && t->s.step % t->save_every == 0 && t->s.step < t->s.total && !save_checkpoint(t)) return false;
+    if (t->save_every > 0 && t->s.step % t->save_every == 0 && t->s.step < t->s.total && !save_checkpoint(t))
+        return false;
     return true;
 }
 
@@ -279,7 +292,8 @@ static bool loop(trainer *t) {
         const peft_status status = one_step(t, &stats, &tokens);
         if (status == PEFT_E_CANCELLED && interrupted()) break;
         if (status == PEFT_E_NONFINITE) {
-            cli_note(t->r->c, "warning: step %llu is left out: %s\n", (unsigned long long)t->s.step + 1, peft_context_error(t->r->c->context));
+            cli_note(t->r->c, "warning: step %llu is left out: %s\n", (unsigned long long)t->s.step + 1,
+                     peft_context_error(t->r->c->context));
             if (++t->s.skipped >= 10) return cli_fail(t->r->c, "ten steps in a row had values that are not finite");
             t->s.step++;
             continue;
@@ -288,15 +302,16 @@ static bool loop(trainer *t) {
         t->s.skipped = 0;
         if (!after_step(t, &stats, tokens, now_seconds() - start)) return false;
         if (t->stop_early && t->s.bad_evaluations >= patience) {
-            cli_say(t->r->c, "stopped at step %llu: the validation loss has not fallen for %lld evaluations\n", (unsigned long long)t->s.step,
-                    (long long)patience);
+            cli_say(t->r->c, "stopped at step %llu: the validation loss has not fallen for %lld evaluations\n",
+                    (unsigned long long)t->s.step, (long long)patience);
             break;
         }
     }
     return true;
 }
 
-/* ---- before and after ---------------------------------------------------------------------------------------------------- */
+/* ---- before and after
+ * ---------------------------------------------------------------------------------------------------- */
 
 static bool make_folder(const char *path) {
     char *copy = text_copy(path);
@@ -315,9 +330,13 @@ static bool make_folder(const char *path) {
 
 static bool check_output(const run *r) {
     char *config = path_join(r->output, "adapter_config.json");
-    const bool taken = config != NULL && file_exists(config) && !run_flag(r, "output.overwrite") && run_text(r, "output.resume") == NULL;
+    const bool taken = config != NULL && file_exists(config) && !run_flag(r, "output.overwrite") &&
+                       run_text(r, "output.resume") == NULL;
     if (taken)
-        fprintf(stderr, "peft: %s holds an adapter already: give output.overwrite=true, output.resume=auto or another output.dir\n", r->output);
+        fprintf(
+            stderr,
+            "peft: %s holds an adapter already: give output.overwrite=true, output.resume=auto or another output.dir\n",
+            r->output);
     const bool good = config != NULL && !taken;
     free(config);
     return good && make_folder(r->output);
@@ -361,7 +380,8 @@ static bool take_best(trainer *t) {
     free(values);
     peft_adapter_destroy(best);
     if (!good) return cli_fail(r->c, "the best adapter");
-    cli_say(r->c, "keeping the adapter of the best evaluation (validation loss %.4f, last %.4f)\n", t->s.best, t->s.validation);
+    cli_say(r->c, "keeping the adapter of the best evaluation (validation loss %.4f, last %.4f)\n", t->s.best,
+            t->s.validation);
     t->s.validation = t->s.best;
     return true;
 }
@@ -369,17 +389,19 @@ static bool take_best(trainer *t) {
 static bool finish(trainer *t) {
     run *r = t->r;
     cli_clear_line(r->c);
-    if (r->validation != NULL && (t->eval_every == 0 || !isfinite(t->s.validation)) && !evaluate(t, false)) return false;
+    if (r->validation != NULL && (t->eval_every == 0 || !isfinite(t->s.validation)) && !evaluate(t, false))
+        return false;
     if (!take_best(t)) return false;
     if (peft_adapter_save(r->adapter, r->output) < 0) return cli_fail(r->c, NULL);
     if (!save_notes(t) || !sample(t, "after")) return false;
     char took[32], memory[32];
     if (isfinite(t->s.before) && isfinite(t->s.validation))
-        cli_say(r->c, "held-out loss %.4f before training, %.4f after (perplexity %.2f -> %.2f)\n", t->s.before, t->s.validation, exp(t->s.before),
-                exp(t->s.validation));
-    cli_say(r->c, "%llu steps in %s, %.0f tokens/s, peak memory %s; the adapter is in %s\n", (unsigned long long)t->s.step,
-            format_time(t->s.seconds, took, sizeof took), t->s.seconds > 0.0 ? t->s.tokens / t->s.seconds : 0.0,
-            format_bytes(peak_memory(), memory, sizeof memory), r->output);
+        cli_say(r->c, "held-out loss %.4f before training, %.4f after (perplexity %.2f -> %.2f)\n", t->s.before,
+                t->s.validation, exp(t->s.before), exp(t->s.validation));
+    cli_say(r->c, "%llu steps in %s, %.0f tokens/s, peak memory %s; the adapter is in %s\n",
+            (unsigned long long)t->s.step, format_time(t->s.seconds, took, sizeof took),
+            t->s.seconds > 0.0 ? t->s.tokens / t->s.seconds : 0.0, format_bytes(peak_memory(), memory, sizeof memory),
+            r->output);
     json_begin(&t->line);
     json_text(&t->line, "event", "done");
     json_count(&t->line, "step", (int64_t)t->s.step);
@@ -418,7 +440,8 @@ static bool prepare(trainer *t) {
     peft_schedule_init(&t->schedule);
     t->checkpoint = path_join(r->output, "checkpoint");
     t->best = path_join(r->output, "best");
-    if (t->checkpoint == NULL || t->best == NULL || peft_recipe_schedule(r->recipe, t->s.total, &t->schedule) < 0) return false;
+    if (t->checkpoint == NULL || t->best == NULL || peft_recipe_schedule(r->recipe, t->s.total, &t->schedule) < 0)
+        return false;
     run_print_plan(r, t->s.total);
     if (!run_open_session(r, r->adapter, &r->session) || !resume(t)) return false;
     char *log = run_flag(r, "output.log") ? path_join(r->output, "log.jsonl") : NULL;
@@ -445,8 +468,8 @@ static int work(trainer *t) {
     if (!good) return EXIT_FAILED;
     if (interrupted()) {
         if (!save_checkpoint(t)) return EXIT_FAILED;
-        cli_note(r->c, "interrupted after step %llu; the checkpoint is in %s; go on with output.resume=auto\n", (unsigned long long)t->s.step,
-                 t->checkpoint);
+        cli_note(r->c, "interrupted after step %llu; the checkpoint is in %s; go on with output.resume=auto\n",
+                 (unsigned long long)t->s.step, t->checkpoint);
         return EXIT_INTERRUPTED;
     }
     if (!save_checkpoint(t) || !finish(t) || !plotted || !plot(t)) return EXIT_FAILED;

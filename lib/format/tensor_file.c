@@ -1,4 +1,5 @@
-/* tensor_file.c: the public face of tensor files: one object over safetensors files, folders of them, and GGUF files. */
+/* tensor_file.c: the public face of tensor files: one object over safetensors files, folders of them, and GGUF files.
+ */
 #include "format/gguf.h"
 #include "format/safetensors.h"
 #include "peft/tensor_file.h"
@@ -27,7 +28,8 @@ static peft_status open_file(peft_tensor_file *file, const char *path) {
 
 peft_status peft_tensor_file_open(peft_context *context, const char *path, peft_tensor_file **out_file) {
     if (context == NULL) return PEFT_E_ARG;
-    if (path == NULL || out_file == NULL) return peft__fail(context, PEFT_E_ARG, "peft_tensor_file_open() takes a path and out_file");
+    if (path == NULL || out_file == NULL)
+        return peft__fail(context, PEFT_E_ARG, "peft_tensor_file_open() takes a path and out_file");
     peft_tensor_file *file = peft__alloc_zero(context->mem, sizeof *file);
     if (file == NULL) return peft__fail_nomem(context, sizeof *file, "a tensor file");
     file->ctx = peft__context_ref(context);
@@ -49,11 +51,15 @@ void peft_tensor_file_close(peft_tensor_file *file) {
     peft__context_unref(ctx);
 }
 
-uint32_t peft_tensor_file_count(const peft_tensor_file *file) { return file != NULL ? (uint32_t)peft__tensors_count(file->tensors) : 0; }
+uint32_t peft_tensor_file_count(const peft_tensor_file *file) {
+    return file != NULL ? (uint32_t)peft__tensors_count(file->tensors) : 0;
+}
 
 static const peft__tensor *tensor_at(const peft_tensor_file *file, uint32_t index) {
     const peft__tensor *tensor = peft__tensors_at(file->tensors, index);
-    if (tensor == NULL) (void)peft__fail(file->ctx, PEFT_E_ARG, "the file has %u tensors, found index %u", peft_tensor_file_count(file), index);
+    if (tensor == NULL)
+        (void)peft__fail(file->ctx, PEFT_E_ARG, "the file has %u tensors, found index %u", peft_tensor_file_count(file),
+                         index);
     return tensor;
 }
 
@@ -63,8 +69,12 @@ peft_status peft_tensor_file_tensor(const peft_tensor_file *file, uint32_t index
         return peft__fail(file->ctx, PEFT_E_ABI, "peft_tensor_info.struct_size is %zu or more", sizeof *out_info);
     const peft__tensor *tensor = tensor_at(file, index);
     if (tensor == NULL) return PEFT_E_ARG;
-    peft_tensor_info info = {.struct_size = out_info->struct_size, .dtype = tensor->dtype, .ndim = tensor->ndim, .bytes = tensor->bytes,
-                             .name = tensor->name, .data = tensor->data};
+    peft_tensor_info info = {.struct_size = out_info->struct_size,
+                             .dtype = tensor->dtype,
+                             .ndim = tensor->ndim,
+                             .bytes = tensor->bytes,
+                             .name = tensor->name,
+                             .data = tensor->data};
     memcpy(info.shape, tensor->shape, sizeof info.shape);
     *out_info = info;
     return PEFT_OK;

@@ -1,14 +1,15 @@
 /* aliases.c: the words of axolotl, LLaMA-Factory and torchtune for our keys.
  *
- * People copy an example recipe and change four lines; such a file should run here unchanged or say exactly why not. A word that means
- * something that is not built is refused with the reason. Words about GPUs, launchers and tracking services are taken note of and
- * listed in one warning.
+ * People copy an example recipe and change four lines; such a file should run here unchanged or say exactly why not. A
+ * word that means something that is not built is refused with the reason. Words about GPUs, launchers and tracking
+ * services are taken note of and listed in one warning.
  */
 #include "recipe/recipe_internal.h"
 
 #include <stdio.h>
 
-peft_status peft__recipe_fail(peft_recipe *recipe, const peft__recipe_entry *entry, peft_status status, const char *format, ...) {
+peft_status peft__recipe_fail(peft_recipe *recipe, const peft__recipe_entry *entry, peft_status status,
+                              const char *format, ...) {
     char text[512];
     va_list arguments;
     va_start(arguments, format);
@@ -21,8 +22,10 @@ static peft_status set_text(peft_recipe *recipe, const char *key, const char *te
     return peft__recipe_set(recipe, key, json_string(text), entry);
 }
 
-static peft_status need_text(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value, const char **out_text) {
-    if (!json_is_string(value)) return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "expected text, found %s", peft__json_kind(value));
+static peft_status need_text(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value,
+                             const char **out_text) {
+    if (!json_is_string(value))
+        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "expected text, found %s", peft__json_kind(value));
     *out_text = json_string_value(value);
     return PEFT_OK;
 }
@@ -30,7 +33,8 @@ static peft_status need_text(peft_recipe *recipe, const peft__recipe_entry *entr
 /* ---- conversions ------------------------------------------------------------------------------------------- */
 
 /* `adapter: lora`, finetuning_type. */
-static peft_status to_method(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_method(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                             const json_t *value) {
     if (json_is_null(value)) return set_text(recipe, "adapter.method", "full", entry); /* axolotl: no adapter */
     const char *text = "";
     PEFT_TRY(need_text(recipe, entry, value, &text));
@@ -39,7 +43,8 @@ static peft_status to_method(peft_recipe *recipe, const peft__recipe_alias *alia
 }
 
 /* "all", "q_proj,v_proj" or a list. */
-static peft_status to_targets(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_targets(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                              const json_t *value) {
     if (!json_is_string(value)) return peft__recipe_set(recipe, alias->key, json_deep_copy(value), entry);
     const char *text = json_string_value(value);
     if (strcmp(text, "all") == 0) return set_text(recipe, alias->key, "all-linear", entry);
@@ -60,7 +65,8 @@ static peft_status to_targets(peft_recipe *recipe, const peft__recipe_alias *ali
 }
 
 /* lora_target_linear: true */
-static peft_status to_all_linear(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_all_linear(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                                 const json_t *value) {
     if (!json_is_true(value)) return PEFT_OK;
     const peft__recipe_slot *slot = peft__recipe_slot_of(recipe, alias->key);
     if (slot != NULL) return PEFT_OK; /* axolotl: the list wins; both are in its examples */
@@ -68,43 +74,58 @@ static peft_status to_all_linear(peft_recipe *recipe, const peft__recipe_alias *
 }
 
 /* A share of the rows; numbers of rows are not built. */
-static peft_status to_fraction(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_fraction(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                               const json_t *value) {
     if (json_is_number(value) && json_number_value(value) >= 1.0)
-        return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "a number of examples is not supported: give a share below 1, for example 0.05");
+        return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED,
+                                 "a number of examples is not supported: give a share below 1, for example 0.05");
     return peft__recipe_set(recipe, alias->key, json_deep_copy(value), entry);
 }
 
 /* adamw_torch, paged_adamw_8bit, torch.optim.AdamW: by what the name holds. */
-static peft_status to_named(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
-    static const char *const NAMES[][2] = {{"adamw", "adamw"}, {"adafactor", "adafactor"}, {"lion", "lion"}, {"sgd", "sgd"},
-                                           {"restarts", "cosine_with_restarts"}, {"cosine", "cosine"}, {"linear", "linear"},
-                                           {"constant", "constant"}, {"polynomial", "polynomial"}, {"inverse_sqrt", "inverse_sqrt"}};
+static peft_status to_named(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                            const json_t *value) {
+    static const char *const NAMES[][2] = {{"adamw", "adamw"},
+                                           {"adafactor", "adafactor"},
+                                           {"lion", "lion"},
+                                           {"sgd", "sgd"},
+                                           {"restarts", "cosine_with_restarts"},
+                                           {"cosine", "cosine"},
+                                           {"linear", "linear"},
+                                           {"constant", "constant"},
+                                           {"polynomial", "polynomial"},
+                                           {"inverse_sqrt", "inverse_sqrt"}};
     const char *text = "";
     PEFT_TRY(need_text(recipe, entry, value, &text));
     char lower[128];
     size_t i = 0;
-    for (; text[i] != '\0' && i + 1 < sizeof lower; i++) lower[i] = (char)(text[i] >= 'A' && text[i] <= 'Z' ? text[i] - 'A' + 'a' : text[i]);
+    for (; text[i] != '\0' && i + 1 < sizeof lower; i++)
+        lower[i] = (char)(text[i] >= 'A' && text[i] <= 'Z' ? text[i] - 'A' + 'a' : text[i]);
     lower[i] = '\0';
     const peft__recipe_key *key = peft__recipe_find_key(alias->key);
     for (size_t n = 0; n < PEFT_COUNT(NAMES); n++)
         if (strstr(lower, NAMES[n][0]) != NULL && peft__recipe_choice(key, NAMES[n][1]) >= 0)
             return set_text(recipe, alias->key, NAMES[n][1], entry);
-    return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "\"%.80s\" is not known; there are %s", text, key->choices);
+    return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "\"%.80s\" is not known; there are %s", text,
+                             key->choices);
 }
 
 /* type: alpaca, chat_template, completion; torchtune.datasets.alpaca_cleaned_dataset */
-static peft_status to_format(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
-    static const char *const NAMES[][2] = {{"alpaca", "alpaca"}, {"sharegpt", "sharegpt"}, {"chat_template", "auto"}, {"chat", "auto"},
-                                           {"messages", "messages"}, {"completion", "auto"}, {"text", "auto"}, {"instruct", "auto"}};
+static peft_status to_format(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                             const json_t *value) {
+    static const char *const NAMES[][2] = {{"alpaca", "alpaca"}, {"sharegpt", "sharegpt"}, {"chat_template", "auto"},
+                                           {"chat", "auto"},     {"messages", "messages"}, {"completion", "auto"},
+                                           {"text", "auto"},     {"instruct", "auto"}};
     const char *text = "";
     PEFT_TRY(need_text(recipe, entry, value, &text));
     for (size_t n = 0; n < PEFT_COUNT(NAMES); n++)
         if (strstr(text, NAMES[n][0]) != NULL) return set_text(recipe, alias->key, NAMES[n][1], entry);
-    return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "\"%.80s\" is not known; known are alpaca, sharegpt, chat_template, completion",
-                             text);
+    return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED,
+                             "\"%.80s\" is not known; known are alpaca, sharegpt, chat_template, completion", text);
 }
 
-static peft_status to_stage(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_stage(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                            const json_t *value) {
     const char *text = "";
     (void)alias;
     PEFT_TRY(need_text(recipe, entry, value, &text));
@@ -112,7 +133,8 @@ static peft_status to_stage(peft_recipe *recipe, const peft__recipe_alias *alias
     return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "\"%.40s\" is not built; sft and pt are", text);
 }
 
-static peft_status to_template(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_template(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                               const json_t *value) {
     static const char *const NAMES[][2] = {{"qwen", "qwen2"}, {"phi", "phi3"}, {"phi_3", "phi3"}, {"gemma2", "gemma"}};
     if (!json_is_string(value)) return peft__recipe_set(recipe, alias->key, json_deep_copy(value), entry);
     const char *text = json_string_value(value);
@@ -123,7 +145,8 @@ static peft_status to_template(peft_recipe *recipe, const peft__recipe_alias *al
 }
 
 /* eval_strategy, save_strategy: alias->key is the group's key of steps; the one per epoch is beside it. */
-static peft_status to_strategy(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_strategy(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                               const json_t *value) {
     const bool saves = strcmp(alias->key, "output.save_steps") == 0;
     if (json_is_false(value) || (json_is_string(value) && strcmp(json_string_value(value), "no") == 0))
         return peft__recipe_set(recipe, alias->key, json_integer(0), entry);
@@ -134,32 +157,38 @@ static peft_status to_strategy(peft_recipe *recipe, const peft__recipe_alias *al
 }
 
 /* -1 means "not set" there. */
-static peft_status to_count(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_count(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                            const json_t *value) {
     if (json_is_null(value) || (json_is_number(value) && json_number_value(value) < 0.0)) return PEFT_OK;
     return peft__recipe_set(recipe, alias->key, json_deep_copy(value), entry);
 }
 
-static peft_status to_ratio(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_ratio(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                            const json_t *value) {
     if (json_is_number(value) && json_number_value(value) >= 1.0)
-        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "a share of all steps is below 1, found %g", json_number_value(value));
+        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "a share of all steps is below 1, found %g",
+                                 json_number_value(value));
     return peft__recipe_set(recipe, alias->key, json_deep_copy(value), entry);
 }
 
 /* true: the checkpoint in the output folder. */
-static peft_status to_resume(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status to_resume(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                             const json_t *value) {
     if (json_is_null(value) || json_is_false(value)) return PEFT_OK;
     if (json_is_true(value)) return set_text(recipe, alias->key, "auto", entry);
     return peft__recipe_set(recipe, alias->key, json_deep_copy(value), entry);
 }
 
-static peft_status refuse_unless_off(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
-                                     const json_t *value) {
-    const bool off = json_is_null(value) || json_is_false(value) || (json_is_number(value) && json_number_value(value) == 0.0) ||
+static peft_status refuse_unless_off(peft_recipe *recipe, const peft__recipe_alias *alias,
+                                     const peft__recipe_entry *entry, const json_t *value) {
+    const bool off = json_is_null(value) || json_is_false(value) ||
+                     (json_is_number(value) && json_number_value(value) == 0.0) ||
                      (json_is_array(value) && json_array_size(value) == 0);
     return off ? PEFT_OK : peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "%s", alias->reason);
 }
 
-static peft_status check_roles(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry, const json_t *value) {
+static peft_status check_roles(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
+                               const json_t *value) {
     const json_t *first = json_array_get(value, 0);
     if (json_is_null(value)) return PEFT_OK;
     if (json_array_size(value) == 1 && json_is_string(first) &&
@@ -168,26 +197,27 @@ static peft_status check_roles(peft_recipe *recipe, const peft__recipe_alias *al
     return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "%s", alias->reason);
 }
 
-static peft_status check_train_on_eos(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
-                                      const json_t *value) {
+static peft_status check_train_on_eos(peft_recipe *recipe, const peft__recipe_alias *alias,
+                                      const peft__recipe_entry *entry, const json_t *value) {
     if (json_is_null(value) || (json_is_string(value) && strcmp(json_string_value(value), "turn") == 0)) return PEFT_OK;
     return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "%s", alias->reason);
 }
 
 /* A padding token changes nothing here; new or other special tokens would. */
-static peft_status check_special_tokens(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
-                                        const json_t *value) {
+static peft_status check_special_tokens(peft_recipe *recipe, const peft__recipe_alias *alias,
+                                        const peft__recipe_entry *entry, const json_t *value) {
     const char *name;
     json_t *token;
     json_object_foreach((json_t *)value, name, token) {
-        if (strcmp(name, "pad_token") != 0) return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "%s: %s", name, alias->reason);
+        if (strcmp(name, "pad_token") != 0)
+            return peft__recipe_fail(recipe, entry, PEFT_E_UNSUPPORTED, "%s: %s", name, alias->reason);
     }
     return PEFT_OK;
 }
 
 /* torchtune.models.llama3_2.lora_llama3_2_1b: the name says the method. */
-static peft_status to_component_method(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
-                                       const json_t *value) {
+static peft_status to_component_method(peft_recipe *recipe, const peft__recipe_alias *alias,
+                                       const peft__recipe_entry *entry, const json_t *value) {
     const char *text = "";
     PEFT_TRY(need_text(recipe, entry, value, &text));
     return set_text(recipe, alias->key, strstr(text, "lora") != NULL ? "lora" : "full", entry);
@@ -235,9 +265,12 @@ const peft__recipe_alias peft__recipe_aliases[] = {
     {"use_dora", "adapter.use_dora", NULL, NULL},
     {"model.use_dora", "adapter.use_dora", NULL, NULL},
     {"pissa_init", NULL, refuse_unless_off, "initialising LoRA from a singular value decomposition is not built"},
-    {"lora_model_dir", NULL, refuse_unless_off, "going on from an adapter is not built; use output.resume for a checkpoint"},
-    {"adapter_name_or_path", NULL, refuse_unless_off, "going on from an adapter is not built; use output.resume for a checkpoint"},
-    {"model.quantize_base", NULL, refuse_unless_off, "the base is used as its file stores it; load a quantised GGUF file instead"},
+    {"lora_model_dir", NULL, refuse_unless_off,
+     "going on from an adapter is not built; use output.resume for a checkpoint"},
+    {"adapter_name_or_path", NULL, refuse_unless_off,
+     "going on from an adapter is not built; use output.resume for a checkpoint"},
+    {"model.quantize_base", NULL, refuse_unless_off,
+     "the base is used as its file stores it; load a quantised GGUF file instead"},
     /* data */
     {"datasets.path", "data.train", NULL, NULL},
     {"datasets.type", "data.format", to_format, NULL},
@@ -247,7 +280,8 @@ const peft__recipe_alias peft__recipe_aliases[] = {
     {"datasets.field_messages", "data.text_key", NULL, NULL},
     {"datasets.chat_template", "data.chat_template", to_template, NULL},
     {"datasets.roles_to_train", NULL, check_roles, "only assistant messages are learnt (or all, with train_on_prompt)"},
-    {"datasets.train_on_eos", NULL, check_train_on_eos, "the end of every assistant turn is learnt (\"turn\"); see data.eos"},
+    {"datasets.train_on_eos", NULL, check_train_on_eos,
+     "the end of every assistant turn is learnt (\"turn\"); see data.eos"},
     {"roles_to_train", NULL, check_roles, "only assistant messages are learnt (or all, with train_on_prompt)"},
     {"train_on_eos", NULL, check_train_on_eos, "the end of every assistant turn is learnt (\"turn\"); see data.eos"},
     {"dataset", "data.train", NULL, NULL},
@@ -261,7 +295,8 @@ const peft__recipe_alias peft__recipe_aliases[] = {
     {"eval_dataset", "data.validation", NULL, NULL},
     {"train_on_inputs", "data.train_on_prompt", NULL, NULL},
     {"train_on_input", "data.train_on_prompt", NULL, NULL},
-    {"mask_history", NULL, refuse_unless_off, "every assistant turn is learnt; mark single messages with \"train\": false instead"},
+    {"mask_history", NULL, refuse_unless_off,
+     "every assistant turn is learnt; mark single messages with \"train\": false instead"},
     {"template", "data.chat_template", to_template, NULL},
     {"chat_template", "data.chat_template", to_template, NULL},
     {"tokenizer.prompt_template", "data.chat_template", to_template, NULL},
@@ -337,25 +372,31 @@ const size_t peft__recipe_alias_count = PEFT_COUNT(peft__recipe_aliases);
 
 static const char *const IGNORED[] = {
     /* GPUs and how they are driven */
-    "flash_attention", "flash_attn", "xformers_attention", "sdp_attention", "s2_attention", "eager_attention", "attn_implementation", "deepspeed",
-    "fsdp", "fsdp_config", "ddp_timeout", "ddp", "local_rank", "bf16", "fp16", "float16", "bfloat16", "tf32", "pure_bf16", "load_in_8bit",
-    "load_in_4bit", "quantization_bit", "quantization_method", "gptq", "bnb_config_kwargs", "device", "dtype", "device_map", "compile",
-    "torch_compile", "liger_kernel", "enable_liger_kernel", "use_unsloth", "unsloth", "plugins", "gpu_memory_limit", "lora_on_cpu",
-    "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "low_cpu_mem_usage", "tensor_parallel_size", "context_parallel_size",
+    "flash_attention", "flash_attn", "xformers_attention", "sdp_attention", "s2_attention", "eager_attention",
+    "attn_implementation", "deepspeed", "fsdp", "fsdp_config", "ddp_timeout", "ddp", "local_rank", "bf16", "fp16",
+    "float16", "bfloat16", "tf32", "pure_bf16", "load_in_8bit", "load_in_4bit", "quantization_bit",
+    "quantization_method", "gptq", "bnb_config_kwargs", "device", "dtype", "device_map", "compile", "torch_compile",
+    "liger_kernel", "enable_liger_kernel", "use_unsloth", "unsloth", "plugins", "gpu_memory_limit", "lora_on_cpu",
+    "lora_mlp_kernel", "lora_qkv_kernel", "lora_o_kernel", "low_cpu_mem_usage", "tensor_parallel_size",
+    "context_parallel_size",
     /* what the engine decides */
-    "gradient_checkpointing", "gradient_checkpointing_kwargs", "disable_gradient_checkpointing", "enable_activation_checkpointing",
-    "enable_activation_offloading", "activation_offloading", "pad_to_sequence_len", "group_by_length", "optimizer.fused", "loss",
-    "per_device_eval_batch_size", "eval_batch_size", "eval_sample_packing", "eval_table_size", "eval_max_new_tokens",
+    "gradient_checkpointing", "gradient_checkpointing_kwargs", "disable_gradient_checkpointing",
+    "enable_activation_checkpointing", "enable_activation_offloading", "activation_offloading", "pad_to_sequence_len",
+    "group_by_length", "optimizer.fused", "loss", "per_device_eval_batch_size", "eval_batch_size",
+    "eval_sample_packing", "eval_table_size", "eval_max_new_tokens",
     /* launching, caching, tracking */
-    "do_train", "do_eval", "do_predict", "overwrite_cache", "preprocessing_num_workers", "dataloader_num_workers", "dataset_prepared_path",
-    "dataset_processes", "report_to", "wandb_project", "wandb_entity", "wandb_watch", "wandb_name", "wandb_log_model", "wandb_run_id",
-    "use_wandb", "mlflow_tracking_uri", "comet_project_name", "metric_logger", "profiler", "log_peak_memory_stats", "log_level", "debug",
-    "strict", "hub_model_id", "hub_strategy", "push_dataset_to_hub", "hf_use_auth_token", "run_name", "include_tokens_per_second",
-    "save_only_model", "save_adapter_weights_only", "save_safetensors", "save_total_limit", "save_first_step", "auto_resume_from_checkpoints",
+    "do_train", "do_eval", "do_predict", "overwrite_cache", "preprocessing_num_workers", "dataloader_num_workers",
+    "dataset_prepared_path", "dataset_processes", "report_to", "wandb_project", "wandb_entity", "wandb_watch",
+    "wandb_name", "wandb_log_model", "wandb_run_id", "use_wandb", "mlflow_tracking_uri", "comet_project_name",
+    "metric_logger", "profiler", "log_peak_memory_stats", "log_level", "debug", "strict", "hub_model_id",
+    "hub_strategy", "push_dataset_to_hub", "hf_use_auth_token", "run_name", "include_tokens_per_second",
+    "save_only_model", "save_adapter_weights_only", "save_safetensors", "save_total_limit", "save_first_step",
+    "auto_resume_from_checkpoints",
     /* found in the model's own files */
-    "model_type", "tokenizer_type", "tokenizer_config", "tokenizer_use_fast", "trust_remote_code", "is_llama_derived_model", "use_fast_tokenizer",
-    "tokenizer._component_", "tokenizer.path", "tokenizer.merges_file", "checkpointer._component_", "checkpointer.model_type",
-    "checkpointer.checkpoint_files", "checkpointer.recipe_checkpoint", "checkpointer.adapter_checkpoint", "checkpointer.safe_serialization",
+    "model_type", "tokenizer_type", "tokenizer_config", "tokenizer_use_fast", "trust_remote_code",
+    "is_llama_derived_model", "use_fast_tokenizer", "tokenizer._component_", "tokenizer.path", "tokenizer.merges_file",
+    "checkpointer._component_", "checkpointer.model_type", "checkpointer.checkpoint_files",
+    "checkpointer.recipe_checkpoint", "checkpointer.adapter_checkpoint", "checkpointer.safe_serialization",
     "my_recipe"};
 
 bool peft__recipe_is_ignored(const char *name) {
@@ -389,8 +430,10 @@ bool peft__recipe_is_group(const char *name) {
 const char *peft__recipe_closest(const char *name) {
     const char *names[256];
     size_t count = 0;
-    for (size_t i = 0; i < peft__recipe_key_count && count < PEFT_COUNT(names); i++) names[count++] = peft__recipe_keys[i].name;
-    for (size_t i = 0; i < peft__recipe_alias_count && count < PEFT_COUNT(names); i++) names[count++] = peft__recipe_aliases[i].name;
+    for (size_t i = 0; i < peft__recipe_key_count && count < PEFT_COUNT(names); i++)
+        names[count++] = peft__recipe_keys[i].name;
+    for (size_t i = 0; i < peft__recipe_alias_count && count < PEFT_COUNT(names); i++)
+        names[count++] = peft__recipe_aliases[i].name;
     const char *best = peft__closest(name, names, count);
     if (best != NULL) return best;
     /* A known word in the wrong group, or without one. */

@@ -1,7 +1,8 @@
 /* finish.c: from slots to a recipe that can be used: defaults, types, limits, values that depend on others.
  *
- * The defaults of a recipe are what people who write none expect: all linear layers, lora_alpha twice the rank, a cosine with warm-up.
- * peft_adapter_create() alone keeps HF PEFT's defaults, because there a configuration means what it means in PEFT.
+ * The defaults of a recipe are what people who write none expect: all linear layers, lora_alpha twice the rank, a
+ * cosine with warm-up. peft_adapter_create() alone keeps HF PEFT's defaults, because there a configuration means what
+ * it means in PEFT.
  */
 #include "recipe/recipe_internal.h"
 
@@ -15,33 +16,41 @@ const json_t *peft__recipe_value(const peft_recipe *recipe, const char *key) {
 /* ---- values that several keys make -------------------------------------------------------------------------- */
 
 static peft__recipe_entry entry_of(const peft__recipe_slot *slot) {
-    return (peft__recipe_entry){.path = slot->given_as, .where = slot->where, .value = slot->value, .from_override = true};
+    return (peft__recipe_entry){
+        .path = slot->given_as, .where = slot->where, .value = slot->value, .from_override = true};
 }
 
 /* LLaMA-Factory's dataset_dir: a folder before a file's name. */
 static peft_status join_dataset_dir(peft_recipe *recipe) {
-    const peft__recipe_slot *folder = peft__recipe_slot_of(recipe, "_dataset_dir"), *data = peft__recipe_slot_of(recipe, "data.train");
-    if (folder == NULL || data == NULL || data->given_as == NULL || strcmp(data->given_as, "dataset") != 0) return PEFT_OK;
+    const peft__recipe_slot *folder = peft__recipe_slot_of(recipe, "_dataset_dir"),
+                            *data = peft__recipe_slot_of(recipe, "data.train");
+    if (folder == NULL || data == NULL || data->given_as == NULL || strcmp(data->given_as, "dataset") != 0)
+        return PEFT_OK;
     if (!json_is_string(folder->value) || !json_is_string(data->value)) return PEFT_OK;
-    char *path = peft__arena_strfmt(&recipe->arena, "%s/%s", json_string_value(folder->value), json_string_value(data->value));
+    char *path =
+        peft__arena_strfmt(&recipe->arena, "%s/%s", json_string_value(folder->value), json_string_value(data->value));
     if (path == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
     const peft__recipe_entry entry = entry_of(data);
     return peft__recipe_set(recipe, "data.train", json_string(path), &entry);
 }
 
-static bool is_on(const peft_recipe *recipe, const char *key) { return json_is_true(peft__recipe_value(recipe, key)); }
+static bool is_on(const peft_recipe *recipe, const char *key) {
+    return json_is_true(peft__recipe_value(recipe, key));
+}
 
 /* torchtune names attention projections and has switches for the rest. */
 static peft_status join_torchtune_targets(peft_recipe *recipe) {
     const peft__recipe_slot *attention = peft__recipe_slot_of(recipe, "_attn_modules");
     if (attention == NULL) return PEFT_OK;
     const peft__recipe_entry entry = entry_of(attention);
-    if (!json_is_array(attention->value)) return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a list of names");
+    if (!json_is_array(attention->value))
+        return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a list of names");
     json_t *list = json_array();
     bool good = list != NULL;
     for (size_t i = 0; good && i < json_array_size(attention->value); i++) {
         const char *name = json_string_value(json_array_get(attention->value, i));
-        good = name != NULL && json_array_append_new(list, json_string(strcmp(name, "output_proj") == 0 ? "o_proj" : name)) == 0;
+        good = name != NULL &&
+               json_array_append_new(list, json_string(strcmp(name, "output_proj") == 0 ? "o_proj" : name)) == 0;
     }
     static const char *const MLP[] = {"gate_proj", "up_proj", "down_proj"};
     for (size_t i = 0; good && is_on(recipe, "_apply_to_mlp") && i < PEFT_COUNT(MLP); i++)
@@ -60,7 +69,8 @@ static peft_status join_epoch_steps(peft_recipe *recipe) {
     const peft__recipe_entry entry = entry_of(steps);
     const json_t *epochs = peft__recipe_value(recipe, "train.epochs");
     if (epochs != NULL && json_is_number(epochs) && json_number_value(epochs) != 1.0)
-        return peft__recipe_fail(recipe, &entry, PEFT_E_UNSUPPORTED, "is supported for a run of one epoch; use max_steps");
+        return peft__recipe_fail(recipe, &entry, PEFT_E_UNSUPPORTED,
+                                 "is supported for a run of one epoch; use max_steps");
     return peft__recipe_set(recipe, "train.max_steps", json_deep_copy(steps->value), &entry);
 }
 
@@ -86,7 +96,8 @@ static peft_status join(peft_recipe *recipe) {
 /* ---- types ------------------------------------------------------------------------------------------------------ */
 
 static peft_status check_slot(peft_recipe *recipe, const peft__recipe_key *key, peft__recipe_slot *slot) {
-    const peft__recipe_entry entry = {.path = slot->given_as != NULL ? slot->given_as : key->name, .where = slot->where};
+    const peft__recipe_entry entry = {.path = slot->given_as != NULL ? slot->given_as : key->name,
+                                      .where = slot->where};
     json_t *value = slot->value;
     const char *found = peft__json_kind(value);
     switch (key->kind) {
@@ -115,16 +126,20 @@ static peft_status check_slot(peft_recipe *recipe, const peft__recipe_key *key, 
     case PEFT__RECIPE_CHOICE:
         if (json_is_string(value) && peft__recipe_choice(key, json_string_value(value)) >= 0) return PEFT_OK;
         return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected one of %s, found %s%.60s", key->choices,
-                                 json_is_string(value) ? "" : found, json_is_string(value) ? json_string_value(value) : "");
-    default: break;
+                                 json_is_string(value) ? "" : found,
+                                 json_is_string(value) ? json_string_value(value) : "");
+    default:
+        break;
     }
-    if (!json_is_number(value)) return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a number, found %s", found);
+    if (!json_is_number(value))
+        return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a number, found %s", found);
     const double number = json_number_value(value);
     if (!(number >= key->min && number <= key->max))
         return peft__recipe_fail(recipe, &entry, PEFT_E_ARG, "expected %g to %g, found %g", key->min, key->max, number);
     if (key->kind == PEFT__RECIPE_INT && !json_is_integer(value)) {
         const int64_t whole = (int64_t)number;
-        if ((double)whole != number) return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a whole number, found %g", number);
+        if ((double)whole != number)
+            return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a whole number, found %g", number);
         json_t *made = json_integer(whole);
         if (made == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
         json_decref(value);
@@ -140,13 +155,15 @@ static peft_status check_all(peft_recipe *recipe) {
         if (slot != NULL) {
             PEFT_TRY(check_slot(recipe, key, slot));
         } else if (key->fallback != NULL) {
-            PEFT_TRY(peft__recipe_set(recipe, key->name, peft__yaml_scalar(key->fallback, strlen(key->fallback)), NULL));
+            PEFT_TRY(
+                peft__recipe_set(recipe, key->name, peft__yaml_scalar(key->fallback, strlen(key->fallback)), NULL));
         }
     }
     return PEFT_OK;
 }
 
-/* ---- the adapter -------------------------------------------------------------------------------------------------- */
+/* ---- the adapter --------------------------------------------------------------------------------------------------
+ */
 
 static peft_status adapter_default(peft_recipe *recipe, const char *key, json_t *value) {
     if (peft__recipe_slot_of(recipe, key) != NULL) {
@@ -162,11 +179,14 @@ static peft_status method_name(peft_recipe *recipe, char *out, size_t size, bool
     if (value == NULL) value = peft__recipe_value(recipe, "adapter.method");
     const char *text = value != NULL ? json_string_value(value) : "lora";
     if (text == NULL || text[0] == '\0' || strlen(text) >= size)
-        return peft__fail(recipe->ctx, PEFT_E_FORMAT, "%s: adapter.method is the name of a method, for example lora or full", recipe->name);
+        return peft__fail(recipe->ctx, PEFT_E_FORMAT,
+                          "%s: adapter.method is the name of a method, for example lora or full", recipe->name);
     size_t i = 0;
     for (; text[i] != '\0'; i++) {
         const char letter = text[i];
-        out[i] = (char)(letter >= 'a' && letter <= 'z' ? letter - 'a' + 'A' : letter == '-' || letter == ' ' ? '_' : letter);
+        out[i] = (char)(letter >= 'a' && letter <= 'z'   ? letter - 'a' + 'A'
+                        : letter == '-' || letter == ' ' ? '_'
+                                                         : letter);
     }
     out[i] = '\0';
     if (strcmp(out, "DORA") == 0) PEFT_TRY(adapter_default(recipe, "adapter.use_dora", json_true()));
@@ -195,12 +215,15 @@ static peft_status make_adapter(peft_recipe *recipe) {
                 json_object_set_new(config, "task_type", json_string("CAUSAL_LM")) == 0;
     for (size_t i = 0; good && i < recipe->slot_count; i++) {
         const char *key = recipe->slots[i].key;
-        if (strncmp(key, "adapter.", 8) != 0 || strcmp(key, "adapter.method") == 0 || strcmp(key, "adapter.peft_type") == 0) continue;
+        if (strncmp(key, "adapter.", 8) != 0 || strcmp(key, "adapter.method") == 0 ||
+            strcmp(key, "adapter.peft_type") == 0)
+            continue;
         good = json_object_set(config, key + 8, recipe->slots[i].value) == 0;
     }
     peft__buffer text;
     peft__buffer_init(&text, recipe->ctx->mem);
-    peft_status status = good ? peft__json_dump(recipe->ctx, config, 2, true, &text) : peft__fail_nomem(recipe->ctx, 64, "a recipe");
+    peft_status status =
+        good ? peft__json_dump(recipe->ctx, config, 2, true, &text) : peft__fail_nomem(recipe->ctx, 64, "a recipe");
     if (status >= 0) {
         recipe->adapter_config = peft__arena_strndup(&recipe->arena, text.data, text.length);
         if (recipe->adapter_config == NULL) status = peft__fail_nomem(recipe->ctx, text.length, "a recipe");
@@ -210,14 +233,16 @@ static peft_status make_adapter(peft_recipe *recipe) {
     return status;
 }
 
-/* ---- explanation and hash ------------------------------------------------------------------------------------------- */
+/* ---- explanation and hash -------------------------------------------------------------------------------------------
+ */
 
 static peft_status explain_slot(peft_recipe *recipe, const peft__recipe_slot *slot) {
     peft__buffer *out = &recipe->explain;
     (void)peft__buffer_printf(out, "%s: ", slot->key);
     PEFT_TRY(peft__json_dump(recipe->ctx, slot->value, 0, true, out));
     const bool other_name = slot->given_as != NULL && strcmp(slot->given_as, slot->key) != 0;
-    (void)peft__buffer_printf(out, "  # %s%s%s%s\n", slot->where, other_name ? " (" : "", other_name ? slot->given_as : "", other_name ? ")" : "");
+    (void)peft__buffer_printf(out, "  # %s%s%s%s\n", slot->where, other_name ? " (" : "",
+                              other_name ? slot->given_as : "", other_name ? ")" : "");
     return PEFT_OK;
 }
 
@@ -230,7 +255,8 @@ static peft_status explain(peft_recipe *recipe) {
         const peft__recipe_slot *slot = peft__recipe_slot_of(recipe, peft__recipe_keys[i].name);
         if (slot != NULL) PEFT_TRY(explain_slot(recipe, slot));
     }
-    if (recipe->ignored.length > 0) (void)peft__buffer_printf(&recipe->explain, "# ignored: %s\n", recipe->ignored.data);
+    if (recipe->ignored.length > 0)
+        (void)peft__buffer_printf(&recipe->explain, "# ignored: %s\n", recipe->ignored.data);
     return recipe->explain.failed ? peft__fail_nomem(recipe->ctx, recipe->explain.capacity, "a recipe") : PEFT_OK;
 }
 

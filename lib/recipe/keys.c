@@ -1,15 +1,20 @@
 /* keys.c: the keys of our own recipes, in the groups in which they are written and explained.
  *
- * Names are those of Hugging Face where it has one. What belongs to a method is not listed: everything under `adapter:` is passed to
- * the method, which knows its own keys.
+ * Names are those of Hugging Face where it has one. What belongs to a method is not listed: everything under `adapter:`
+ * is passed to the method, which knows its own keys.
  */
 #include "recipe/recipe_internal.h"
 
-#define TEXT(name, fallback, outside) {name, PEFT__RECIPE_TEXT, fallback, 0.0, 0.0, NULL, outside}
-#define INT(name, fallback, min, outside) {name, PEFT__RECIPE_INT, fallback, min, 9007199254740992.0, NULL, outside}
-#define NUMBER(name, fallback, min, max, outside) {name, PEFT__RECIPE_NUMBER, fallback, min, max, NULL, outside}
-#define BOOL(name, fallback, outside) {name, PEFT__RECIPE_BOOL, fallback, 0.0, 0.0, NULL, outside}
-#define CHOICE(name, fallback, choices, outside) {name, PEFT__RECIPE_CHOICE, fallback, 0.0, 0.0, choices, outside}
+#define TEXT(name, fallback, outside)                                                                                  \
+    { name, PEFT__RECIPE_TEXT, fallback, 0.0, 0.0, NULL, outside }
+#define INT(name, fallback, min, outside)                                                                              \
+    { name, PEFT__RECIPE_INT, fallback, min, 9007199254740992.0, NULL, outside }
+#define NUMBER(name, fallback, min, max, outside)                                                                      \
+    { name, PEFT__RECIPE_NUMBER, fallback, min, max, NULL, outside }
+#define BOOL(name, fallback, outside)                                                                                  \
+    { name, PEFT__RECIPE_BOOL, fallback, 0.0, 0.0, NULL, outside }
+#define CHOICE(name, fallback, choices, outside)                                                                       \
+    { name, PEFT__RECIPE_CHOICE, fallback, 0.0, 0.0, choices, outside }
 #define ANY 1e300
 
 const peft__recipe_key peft__recipe_keys[] = {
@@ -37,7 +42,8 @@ const peft__recipe_key peft__recipe_keys[] = {
     INT("train.gradient_accumulation_steps", "1", 1.0, false),
     CHOICE("train.optimizer", "adamw", "adamw|sgd|adafactor|lion", false),
     NUMBER("train.lr", "0.0002", 0.0, 1e6, false),
-    CHOICE("train.lr_scheduler", "cosine", "constant|linear|cosine|polynomial|inverse_sqrt|cosine_with_restarts", false),
+    CHOICE("train.lr_scheduler", "cosine", "constant|linear|cosine|polynomial|inverse_sqrt|cosine_with_restarts",
+           false),
     NUMBER("train.warmup", "0.03", 0.0, 1e15, false),
     NUMBER("train.weight_decay", "0", 0.0, 1e6, false),
     NUMBER("train.max_grad_norm", "1", 0.0, 1e30, false),

@@ -1,8 +1,8 @@
 /* read.c: a recipe file and the overrides of a command line become slots.
  *
- * The file is flattened into paths ("optimizer.lr") in the order in which they are written, so that every complaint can name the line. A
- * value may refer to others by `${path}`, by the name in the file or by ours. A key that is not known is an error with the closest known
- * name: a recipe with a typing mistake that trains anyway wastes a night.
+ * The file is flattened into paths ("optimizer.lr") in the order in which they are written, so that every complaint can
+ * name the line. A value may refer to others by `${path}`, by the name in the file or by ours. A key that is not known
+ * is an error with the closest known name: a recipe with a typing mistake that trains anyway wastes a night.
  */
 #include "recipe/recipe_internal.h"
 
@@ -18,7 +18,8 @@ const peft__recipe_slot *peft__recipe_slot_of(const peft_recipe *recipe, const c
     return NULL;
 }
 
-static peft_status put_slot(peft_recipe *recipe, const char *key, json_t *value, const char *given_as, const char *where) {
+static peft_status put_slot(peft_recipe *recipe, const char *key, json_t *value, const char *given_as,
+                            const char *where) {
     if (recipe->slot_count == recipe->slot_capacity) {
         const size_t capacity = recipe->slot_capacity == 0 ? 32 : 2 * recipe->slot_capacity;
         peft__recipe_slot *slots = peft__realloc(recipe->ctx->mem, recipe->slots, capacity * sizeof *slots);
@@ -28,7 +29,8 @@ static peft_status put_slot(peft_recipe *recipe, const char *key, json_t *value,
     }
     char *name = peft__arena_strdup(&recipe->arena, key);
     if (name == NULL) return peft__fail_nomem(recipe->ctx, strlen(key), "a recipe");
-    recipe->slots[recipe->slot_count++] = (peft__recipe_slot){.key = name, .value = value, .given_as = given_as, .where = where};
+    recipe->slots[recipe->slot_count++] =
+        (peft__recipe_slot){.key = name, .value = value, .given_as = given_as, .where = where};
     return PEFT_OK;
 }
 
@@ -37,7 +39,8 @@ peft_status peft__recipe_set(peft_recipe *recipe, const char *key, json_t *value
     const bool defaulted = entry == NULL;
     peft__recipe_slot *slot = (peft__recipe_slot *)peft__recipe_slot_of(recipe, key);
     if (slot == NULL) {
-        const peft_status status = put_slot(recipe, key, value, defaulted ? NULL : entry->path, defaulted ? "default" : entry->where);
+        const peft_status status =
+            put_slot(recipe, key, value, defaulted ? NULL : entry->path, defaulted ? "default" : entry->where);
         if (status < 0) json_decref(value);
         return status;
     }
@@ -45,7 +48,8 @@ peft_status peft__recipe_set(peft_recipe *recipe, const char *key, json_t *value
         const bool same = json_equal(slot->value, value); /* torchtune names its output folder in two places */
         json_decref(value);
         if (same) return PEFT_OK;
-        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "%s was given before, as %s (%s)", key, slot->given_as, slot->where);
+        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "%s was given before, as %s (%s)", key, slot->given_as,
+                                 slot->where);
     }
     json_decref(slot->value);
     slot->value = value;
@@ -56,7 +60,8 @@ peft_status peft__recipe_set(peft_recipe *recipe, const char *key, json_t *value
 
 /* ---- flattening ---------------------------------------------------------------------------------------------- */
 
-static peft_status put_entry(peft_recipe *recipe, const char *path, json_t *value, const char *where, bool from_override) {
+static peft_status put_entry(peft_recipe *recipe, const char *path, json_t *value, const char *where,
+                             bool from_override) {
     if (recipe->entry_count >= MOST_ENTRIES)
         return peft__fail(recipe->ctx, PEFT_E_LIMIT, "%s: a recipe has at most %d keys", recipe->name, MOST_ENTRIES);
     if (recipe->entry_count == recipe->entry_capacity) {
@@ -79,15 +84,17 @@ static const char *place(peft_recipe *recipe, const peft__yaml_lines *lines, con
 
 /* Keys whose value is kept whole, mappings included. */
 static bool is_leaf(const char *path) {
-    return strncmp(path, "adapter.", 8) == 0 || strcmp(path, "data.chat_template") == 0 || strcmp(path, "chat_template") == 0 ||
-           strcmp(path, "special_tokens") == 0 || peft__recipe_is_ignored(path);
+    return strncmp(path, "adapter.", 8) == 0 || strcmp(path, "data.chat_template") == 0 ||
+           strcmp(path, "chat_template") == 0 || strcmp(path, "special_tokens") == 0 || peft__recipe_is_ignored(path);
 }
 
-static peft_status flatten(peft_recipe *recipe, json_t *object, const char *prefix, const char *written, const peft__yaml_lines *lines) {
+static peft_status flatten(peft_recipe *recipe, json_t *object, const char *prefix, const char *written,
+                           const peft__yaml_lines *lines) {
     const char *key;
     json_t *value;
     json_object_foreach(object, key, value) {
-        const char *path = prefix[0] == '\0' ? peft__arena_strdup(&recipe->arena, key) : peft__arena_strfmt(&recipe->arena, "%s.%s", prefix, key);
+        const char *path = prefix[0] == '\0' ? peft__arena_strdup(&recipe->arena, key)
+                                             : peft__arena_strfmt(&recipe->arena, "%s.%s", prefix, key);
         const char *in_file = written[0] == '\0' ? path : peft__arena_strfmt(&recipe->arena, "%s.%s", written, key);
         if (path == NULL || in_file == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
         const char *where = place(recipe, lines, in_file);
@@ -96,8 +103,8 @@ static peft_status flatten(peft_recipe *recipe, json_t *object, const char *pref
             PEFT_TRY(flatten(recipe, value, path, in_file, lines));
         } else if (strcmp(path, "datasets") == 0 && json_is_array(value)) {
             if (json_array_size(value) != 1 || !json_is_object(json_array_get(value, 0)))
-                return peft__fail(recipe->ctx, PEFT_E_UNSUPPORTED, "%s: datasets: exactly one data set is supported, as {path: ..., type: ...}",
-                                  where);
+                return peft__fail(recipe->ctx, PEFT_E_UNSUPPORTED,
+                                  "%s: datasets: exactly one data set is supported, as {path: ..., type: ...}", where);
             PEFT_TRY(flatten(recipe, json_array_get(value, 0), "datasets", "datasets[0]", lines));
         } else {
             PEFT_TRY(put_entry(recipe, path, value, where, false));
@@ -152,14 +159,17 @@ static const peft__recipe_entry *find_entry(const peft_recipe *recipe, const cha
     return NULL;
 }
 
-static peft_status expand(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value, int depth, json_t **out_value);
+static peft_status expand(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value, int depth,
+                          json_t **out_value);
 
-static peft_status put_reference(peft_recipe *recipe, const peft__recipe_entry *entry, const char *name, int depth, peft__buffer *out) {
+static peft_status put_reference(peft_recipe *recipe, const peft__recipe_entry *entry, const char *name, int depth,
+                                 peft__buffer *out) {
     const peft__recipe_entry *other = find_entry(recipe, name);
-    if (other == NULL) return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "${%.100s} is not a key of this recipe", name);
+    if (other == NULL)
+        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "${%.100s} is not a key of this recipe", name);
     if (depth >= DEEPEST_REFERENCE || other == entry)
-        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "${%.100s} refers to itself, or through more than %d others", name,
-                                 DEEPEST_REFERENCE);
+        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT,
+                                 "${%.100s} refers to itself, or through more than %d others", name, DEEPEST_REFERENCE);
     json_t *value = NULL;
     PEFT_TRY(expand(recipe, other, other->value, depth + 1, &value));
     peft_status status = PEFT_OK;
@@ -168,14 +178,17 @@ static peft_status put_reference(peft_recipe *recipe, const peft__recipe_entry *
     else if (json_is_number(value) || json_is_boolean(value))
         status = peft__json_dump(recipe->ctx, value, 0, false, out);
     else
-        status = peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "${%.100s} is %s, which cannot be put into text", name, peft__json_kind(value));
+        status = peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "${%.100s} is %s, which cannot be put into text", name,
+                                   peft__json_kind(value));
     json_decref(value);
     if (status >= 0 && out->length > LONGEST_TEXT)
-        status = peft__recipe_fail(recipe, entry, PEFT_E_LIMIT, "references make a text of more than %d bytes", LONGEST_TEXT);
+        status = peft__recipe_fail(recipe, entry, PEFT_E_LIMIT, "references make a text of more than %d bytes",
+                                   LONGEST_TEXT);
     return status;
 }
 
-static peft_status expand_text(peft_recipe *recipe, const peft__recipe_entry *entry, const char *text, int depth, peft__buffer *out) {
+static peft_status expand_text(peft_recipe *recipe, const peft__recipe_entry *entry, const char *text, int depth,
+                               peft__buffer *out) {
     (void)peft__buffer_puts(out, "");
     while (*text != '\0') {
         const char *start = strstr(text, "${");
@@ -194,11 +207,14 @@ static peft_status expand_text(peft_recipe *recipe, const peft__recipe_entry *en
     return out->failed ? peft__fail_nomem(recipe->ctx, out->capacity, "a recipe") : PEFT_OK;
 }
 
-/* A value with its references replaced; new reference. A text that is one reference alone becomes the value it names. */
-static peft_status expand(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value, int depth, json_t **out_value) {
+/* A value with its references replaced; new reference. A text that is one reference alone becomes the value it names.
+ */
+static peft_status expand(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value, int depth,
+                          json_t **out_value) {
     const char *text = json_string_value(value);
     const bool yes = text != NULL && (strcmp(text, "True") == 0 || strcmp(text, "TRUE") == 0);
-    if (yes || (text != NULL && (strcmp(text, "False") == 0 || strcmp(text, "FALSE") == 0))) { /* torchtune writes them so */
+    if (yes ||
+        (text != NULL && (strcmp(text, "False") == 0 || strcmp(text, "FALSE") == 0))) { /* torchtune writes them so */
         *out_value = json_boolean(yes);
         return PEFT_OK;
     }
@@ -227,7 +243,8 @@ static peft_status unknown_key(peft_recipe *recipe, const peft__recipe_entry *en
     }
     const char *closest = peft__recipe_closest(entry->path);
     return peft__fail(recipe->ctx, PEFT_E_FORMAT, "%s: unknown key \"%.100s\"%s%s%s", entry->where, entry->path,
-                      closest != NULL ? "; did you mean \"" : "", closest != NULL ? closest : "", closest != NULL ? "\"?" : "");
+                      closest != NULL ? "; did you mean \"" : "", closest != NULL ? closest : "",
+                      closest != NULL ? "\"?" : "");
 }
 
 /* "key=" on the command line: as if the file did not have it. */
@@ -265,9 +282,11 @@ static peft_status set_entry(peft_recipe *recipe, const peft__recipe_entry *entr
     return peft__recipe_set(recipe, key->name, json_incref(value), entry);
 }
 
-peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yaml_lines *lines, const char *const *overrides, size_t count) {
+peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yaml_lines *lines,
+                              const char *const *overrides, size_t count) {
     if (!json_is_object(tree))
-        return peft__fail(recipe->ctx, PEFT_E_FORMAT, "%s: a recipe is a mapping of keys to values, found %s", recipe->name, peft__json_kind(tree));
+        return peft__fail(recipe->ctx, PEFT_E_FORMAT, "%s: a recipe is a mapping of keys to values, found %s",
+                          recipe->name, peft__json_kind(tree));
     PEFT_TRY(flatten(recipe, tree, "", "", lines));
     recipe->trees[1] = json_array();
     if (recipe->trees[1] == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
@@ -281,6 +300,7 @@ peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yam
         PEFT_TRY(status);
     }
     if (recipe->ignored.length > 0)
-        peft__log(recipe->ctx, PEFT_LOG_WARNING, "%s: these keys mean nothing here and are ignored: %s", recipe->name, recipe->ignored.data);
+        peft__log(recipe->ctx, PEFT_LOG_WARNING, "%s: these keys mean nothing here and are ignored: %s", recipe->name,
+                  recipe->ignored.data);
     return PEFT_OK;
 }

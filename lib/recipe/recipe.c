@@ -30,7 +30,8 @@ static void forget_reading(peft_recipe *recipe) {
     }
 }
 
-static peft_status read_all(peft_recipe *recipe, const void *data, size_t size, bool is_file, const char *const *overrides, uint32_t count) {
+static peft_status read_all(peft_recipe *recipe, const void *data, size_t size, bool is_file,
+                            const char *const *overrides, uint32_t count) {
     peft__yaml_lines *lines = NULL;
     json_t *tree = NULL;
     if (is_file)
@@ -45,8 +46,8 @@ static peft_status read_all(peft_recipe *recipe, const void *data, size_t size, 
     return status;
 }
 
-static peft_status open_recipe(peft_context *ctx, const void *data, size_t size, const char *name, bool is_file, const char *const *overrides,
-                               uint32_t count, uint32_t flags, peft_recipe **out_recipe) {
+static peft_status open_recipe(peft_context *ctx, const void *data, size_t size, const char *name, bool is_file,
+                               const char *const *overrides, uint32_t count, uint32_t flags, peft_recipe **out_recipe) {
     for (uint32_t i = 0; i < count; i++)
         if (overrides == NULL || overrides[i] == NULL) return peft__fail(ctx, PEFT_E_ARG, "override %u is missing", i);
     peft_recipe *recipe = peft__alloc_zero(ctx->mem, sizeof *recipe);
@@ -67,27 +68,34 @@ static peft_status open_recipe(peft_context *ctx, const void *data, size_t size,
     return PEFT_OK;
 }
 
-peft_status peft_recipe_open(peft_context *context, const char *path, const char *const *overrides, uint32_t count, uint32_t flags,
-                             peft_recipe **out_recipe) {
+peft_status peft_recipe_open(peft_context *context, const char *path, const char *const *overrides, uint32_t count,
+                             uint32_t flags, peft_recipe **out_recipe) {
     if (context == NULL) return PEFT_E_ARG;
-    if (path == NULL || out_recipe == NULL) return peft__fail(context, PEFT_E_ARG, "peft_recipe_open() takes a path and out_recipe");
+    if (path == NULL || out_recipe == NULL)
+        return peft__fail(context, PEFT_E_ARG, "peft_recipe_open() takes a path and out_recipe");
     return open_recipe(context, NULL, 0, path, true, overrides, count, flags, out_recipe);
 }
 
-peft_status peft_recipe_open_memory(peft_context *context, const void *data, uint64_t size, const char *name, const char *const *overrides,
-                                    uint32_t count, uint32_t flags, peft_recipe **out_recipe) {
+peft_status peft_recipe_open_memory(peft_context *context, const void *data, uint64_t size, const char *name,
+                                    const char *const *overrides, uint32_t count, uint32_t flags,
+                                    peft_recipe **out_recipe) {
     if (context == NULL) return PEFT_E_ARG;
     if ((data == NULL && size > 0) || out_recipe == NULL || size > SIZE_MAX)
         return peft__fail(context, PEFT_E_ARG, "peft_recipe_open_memory() takes data and out_recipe");
-    return open_recipe(context, data, (size_t)size, name != NULL ? name : "recipe", false, overrides, count, flags, out_recipe);
+    return open_recipe(context, data, (size_t)size, name != NULL ? name : "recipe", false, overrides, count, flags,
+                       out_recipe);
 }
 
 const char *peft_recipe_explain(const peft_recipe *recipe) {
     return recipe != NULL && recipe->explain.data != NULL ? recipe->explain.data : "";
 }
 
-uint64_t peft_recipe_hash(const peft_recipe *recipe) { return recipe != NULL ? recipe->hash : 0; }
-const char *peft_recipe_adapter_config(const peft_recipe *recipe) { return recipe != NULL ? recipe->adapter_config : NULL; }
+uint64_t peft_recipe_hash(const peft_recipe *recipe) {
+    return recipe != NULL ? recipe->hash : 0;
+}
+const char *peft_recipe_adapter_config(const peft_recipe *recipe) {
+    return recipe != NULL ? recipe->adapter_config : NULL;
+}
 
 /* ---- values ----------------------------------------------------------------------------------------------------- */
 
@@ -99,14 +107,15 @@ static peft_status find_value(const peft_recipe *recipe, const char *key, bool n
     const peft__recipe_key *known = peft__recipe_find_key(key);
     if ((known == NULL || strcmp(known->name, key) != 0) && strncmp(key, "adapter.", 8) != 0) {
         const char *closest = peft__recipe_closest(key);
-        return peft__fail(recipe->ctx, PEFT_E_ARG, "recipes have no key \"%.80s\"%s%s", key, closest != NULL ? "; the closest is " : "",
-                          closest != NULL ? closest : "");
+        return peft__fail(recipe->ctx, PEFT_E_ARG, "recipes have no key \"%.80s\"%s%s", key,
+                          closest != NULL ? "; the closest is " : "", closest != NULL ? closest : "");
     }
     return needed ? peft__fail(recipe->ctx, PEFT_E_STATE, "%s: %s is not set", recipe->name, key) : PEFT_OK;
 }
 
 static peft_status wrong_kind(const peft_recipe *recipe, const char *key, const char *wanted, const json_t *value) {
-    return peft__fail(recipe->ctx, PEFT_E_ARG, "%s: %s is %s, not %s", recipe->name, key, peft__json_kind(value), wanted);
+    return peft__fail(recipe->ctx, PEFT_E_ARG, "%s: %s is %s, not %s", recipe->name, key, peft__json_kind(value),
+                      wanted);
 }
 
 peft_status peft_recipe_get_text(const peft_recipe *recipe, const char *key, const char **out_text) {
@@ -146,14 +155,25 @@ int32_t peft_recipe_is_given(const peft_recipe *recipe, const char *key) {
     return slot != NULL && slot->given_as != NULL ? 1 : 0;
 }
 
-/* ---- filling ------------------------------------------------------------------------------------------------------ */
+/* ---- filling ------------------------------------------------------------------------------------------------------
+ */
 
 /* Values that finish.c has checked: the keys exist and have their kinds. */
-static double number(const peft_recipe *recipe, const char *key) { return json_number_value(peft__recipe_value(recipe, key)); }
-static int64_t whole(const peft_recipe *recipe, const char *key) { return json_integer_value(peft__recipe_value(recipe, key)); }
-static uint32_t flag(const peft_recipe *recipe, const char *key) { return json_is_true(peft__recipe_value(recipe, key)) ? 1 : 0; }
-static const char *text(const peft_recipe *recipe, const char *key) { return json_string_value(peft__recipe_value(recipe, key)); }
-static int32_t choice(const peft_recipe *recipe, const char *key) { return peft__recipe_choice(peft__recipe_find_key(key), text(recipe, key)); }
+static double number(const peft_recipe *recipe, const char *key) {
+    return json_number_value(peft__recipe_value(recipe, key));
+}
+static int64_t whole(const peft_recipe *recipe, const char *key) {
+    return json_integer_value(peft__recipe_value(recipe, key));
+}
+static uint32_t flag(const peft_recipe *recipe, const char *key) {
+    return json_is_true(peft__recipe_value(recipe, key)) ? 1 : 0;
+}
+static const char *text(const peft_recipe *recipe, const char *key) {
+    return json_string_value(peft__recipe_value(recipe, key));
+}
+static int32_t choice(const peft_recipe *recipe, const char *key) {
+    return peft__recipe_choice(peft__recipe_find_key(key), text(recipe, key));
+}
 
 /* Brings the caller's struct into one that is known whole, and back. */
 static peft_status take(const peft_recipe *recipe, void *own, size_t size, const void *given, const char *name) {
@@ -243,7 +263,8 @@ uint64_t peft_recipe_total_steps(const peft_recipe *recipe, int64_t batches) {
     if (recipe == NULL) return 0;
     const int64_t limit = whole(recipe, "train.max_steps");
     if (limit > 0) return (uint64_t)limit;
-    const int64_t an_epoch = peft__ceil_div(peft__max_i64(batches, 0), whole(recipe, "train.gradient_accumulation_steps"));
+    const int64_t an_epoch =
+        peft__ceil_div(peft__max_i64(batches, 0), whole(recipe, "train.gradient_accumulation_steps"));
     const double steps = ceil(number(recipe, "train.epochs") * (double)an_epoch);
     return steps >= 1e15 ? UINT64_C(1000000000000000) : (uint64_t)steps;
 }

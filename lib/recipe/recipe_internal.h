@@ -14,10 +14,16 @@
 
 /* ---- keys.c ------------------------------------------------------------------------------------------------- */
 
-typedef enum { PEFT__RECIPE_TEXT, PEFT__RECIPE_INT, PEFT__RECIPE_NUMBER, PEFT__RECIPE_BOOL, PEFT__RECIPE_CHOICE } peft__recipe_kind;
+typedef enum {
+    PEFT__RECIPE_TEXT,
+    PEFT__RECIPE_INT,
+    PEFT__RECIPE_NUMBER,
+    PEFT__RECIPE_BOOL,
+    PEFT__RECIPE_CHOICE
+} peft__recipe_kind;
 
 typedef struct peft__recipe_key {
-    const char *name;     /* "train.lr" */
+    const char *name; /* "train.lr" */
     peft__recipe_kind kind;
     const char *fallback; /* as YAML text; NULL = not set */
     double min, max;      /* INT and NUMBER */
@@ -34,8 +40,8 @@ int32_t peft__recipe_choice(const peft__recipe_key *key, const char *text);
 
 /* ---- slots --------------------------------------------------------------------------------------------------- */
 
-/* One value in effect. Keys that begin with "adapter." need no row in the table: they go to adapter_config.json as they are. Keys that
- * begin with "_" hold what finish.c combines into others. */
+/* One value in effect. Keys that begin with "adapter." need no row in the table: they go to adapter_config.json as they
+ * are. Keys that begin with "_" hold what finish.c combines into others. */
 typedef struct peft__recipe_slot {
     const char *key;
     json_t *value;        /* owned */
@@ -60,7 +66,7 @@ struct peft_recipe {
     size_t slot_count, slot_capacity;
     peft__recipe_entry *entries; /* while reading */
     size_t entry_count, entry_capacity;
-    json_t *trees[2]; /* of the file, of the overrides (an array) */
+    json_t *trees[2];     /* of the file, of the overrides (an array) */
     peft__buffer ignored; /* names of keys without a meaning here */
     peft__buffer explain;
     char *adapter_config;
@@ -76,8 +82,8 @@ const json_t *peft__recipe_value(const peft_recipe *recipe, const char *key);
 /* ---- aliases.c ------------------------------------------------------------------------------------------------- */
 
 typedef struct peft__recipe_alias peft__recipe_alias;
-typedef peft_status (*peft__recipe_convert)(peft_recipe *recipe, const peft__recipe_alias *alias, const peft__recipe_entry *entry,
-                                            const json_t *value);
+typedef peft_status (*peft__recipe_convert)(peft_recipe *recipe, const peft__recipe_alias *alias,
+                                            const peft__recipe_entry *entry, const json_t *value);
 struct peft__recipe_alias {
     const char *name;
     const char *key;              /* own key; NULL: convert decides, or the key is ignored */
@@ -94,12 +100,13 @@ bool peft__recipe_is_ignored(const char *name);
 bool peft__recipe_is_group(const char *name);
 const char *peft__recipe_closest(const char *name);
 /* "where: " and the complaint. */
-peft_status peft__recipe_fail(peft_recipe *recipe, const peft__recipe_entry *entry, peft_status status, const char *format, ...)
-    PEFT_PRINTF(4, 5);
+peft_status peft__recipe_fail(peft_recipe *recipe, const peft__recipe_entry *entry, peft_status status,
+                              const char *format, ...) PEFT_PRINTF(4, 5);
 
 /* ---- read.c, finish.c ------------------------------------------------------------------------------------------- */
 
-peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yaml_lines *lines, const char *const *overrides, size_t count);
+peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yaml_lines *lines,
+                              const char *const *overrides, size_t count);
 peft_status peft__recipe_finish(peft_recipe *recipe);
 
 #endif

@@ -1,9 +1,12 @@
-/* Data sets: the first byte chooses form and options, the rest is the file. What opens has batches that fit together, in two epochs. */
+/* Data sets: the first byte chooses form and options, the rest is the file. What opens has batches that fit together,
+ * in two epochs. */
 #include "data/data.h"
 #include "fuzz_format.h"
 
 static void check_batch(const peft_batch *batch, int64_t most) {
-    if (batch->rows < 1 || batch->rows > most || batch->offsets[0] != 0 || batch->offsets[batch->sequences] != batch->rows) abort();
+    if (batch->rows < 1 || batch->rows > most || batch->offsets[0] != 0 ||
+        batch->offsets[batch->sequences] != batch->rows)
+        abort();
     for (int64_t s = 0; s < batch->sequences; s++)
         if (batch->offsets[s + 1] <= batch->offsets[s]) abort();
     for (int64_t i = 0; i < batch->rows; i++)

@@ -16,10 +16,13 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         peft_optimizer_options_init(&optimizer);
         peft_schedule_init(&schedule);
         peft_session_options_init(&session);
-        if (peft_recipe_dataset_options(recipe, PEFT_PART_TRAIN, &dataset) < 0 || peft_recipe_optimizer_options(recipe, &optimizer) < 0 ||
-            peft_recipe_schedule(recipe, peft_recipe_total_steps(recipe, 100), &schedule) < 0 || peft_recipe_session_options(recipe, &session) < 0)
+        if (peft_recipe_dataset_options(recipe, PEFT_PART_TRAIN, &dataset) < 0 ||
+            peft_recipe_optimizer_options(recipe, &optimizer) < 0 ||
+            peft_recipe_schedule(recipe, peft_recipe_total_steps(recipe, 100), &schedule) < 0 ||
+            peft_recipe_session_options(recipe, &session) < 0)
             abort();
-        if (peft_recipe_adapter_config(recipe) == NULL || strlen(peft_recipe_explain(recipe)) == 0 || dataset.seed != 3) abort();
+        if (peft_recipe_adapter_config(recipe) == NULL || strlen(peft_recipe_explain(recipe)) == 0 || dataset.seed != 3)
+            abort();
         (void)peft_schedule_lr(&schedule, 7);
     }
     peft_recipe_destroy(recipe);

@@ -24,8 +24,8 @@ static void expected_rows(peft_context *ctx, const peft_tokenizer *tokenizer) {
         CHECK(batch.rows == count && batch.sequences == 1);
         for (int64_t t = 0; t < count && t < batch.rows; t++) {
             if (!CHECK(batch.input_ids[t] == ids[t]) || !CHECK(batch.labels[t] == labels[t])) {
-                fprintf(stderr, "    case %zu token %lld: %d/%d, want %d/%d\n", i, (long long)t, batch.input_ids[t], batch.labels[t], ids[t],
-                        labels[t]);
+                fprintf(stderr, "    case %zu token %lld: %d/%d, want %d/%d\n", i, (long long)t, batch.input_ids[t],
+                        batch.labels[t], ids[t], labels[t]);
                 break;
             }
         }
@@ -39,8 +39,8 @@ static void expected_rows(peft_context *ctx, const peft_tokenizer *tokenizer) {
 }
 
 /* The labels of the only example. */
-static peft_dataset *open_one(peft_context *ctx, const peft_tokenizer *tokenizer, const char *text, const peft_dataset_options *options,
-                              peft_batch *out_batch) {
+static peft_dataset *open_one(peft_context *ctx, const peft_tokenizer *tokenizer, const char *text,
+                              const peft_dataset_options *options, peft_batch *out_batch) {
     peft_dataset *data = NULL;
     CHECK_OK(ctx, test_open(ctx, tokenizer, text, "row.jsonl", options, &data));
     if (data == NULL) exit(check_summary());
@@ -49,7 +49,8 @@ static peft_dataset *open_one(peft_context *ctx, const peft_tokenizer *tokenizer
 }
 
 static void end_tokens(peft_context *ctx, const peft_tokenizer *tokenizer) {
-    static const char ROW[] = "{\"prompt\": \"a b\", \"completion\": \" c d\"}", TEXT[] = "{\"text\": \"words and words\"}";
+    static const char ROW[] = "{\"prompt\": \"a b\", \"completion\": \" c d\"}",
+                      TEXT[] = "{\"text\": \"words and words\"}";
     const int32_t eos = peft_tokenizer_special(tokenizer, PEFT_SPECIAL_EOS);
     CHECK(eos >= 0);
     peft_dataset_options options = test_options();
@@ -74,18 +75,22 @@ static void end_tokens(peft_context *ctx, const peft_tokenizer *tokenizer) {
     CHECK(batch.labels[batch.rows - 1] == eos);
     peft_dataset_destroy(data);
     /* A format without an end-of-turn mark gets the end token of the tokenizer. */
-    options.chat_template = "{\"user\": {\"prefix\": \"U:\", \"suffix\": \"\\n\"}, \"assistant\": {\"prefix\": \"A:\", \"suffix\": \"\\n\"}}";
-    data = open_one(ctx, tokenizer, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"y\"}]}", &options,
-                    &batch);
+    options.chat_template = "{\"user\": {\"prefix\": \"U:\", \"suffix\": \"\\n\"}, \"assistant\": {\"prefix\": \"A:\", "
+                            "\"suffix\": \"\\n\"}}";
+    data = open_one(
+        ctx, tokenizer,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"y\"}]}",
+        &options, &batch);
     CHECK(batch.input_ids[batch.rows - 1] == eos && batch.labels[batch.rows - 1] == eos);
     CHECK_STR(peft_dataset_chat_template(data), "custom");
     peft_dataset_destroy(data);
     /* A conversation that ends with the user's words has no end to learn. */
     options = test_options();
-    data = open_one(ctx, tokenizer,
-                    "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"y\"},"
-                    "{\"role\": \"user\", \"content\": \"z\"}]}",
-                    &options, &batch);
+    data = open_one(
+        ctx, tokenizer,
+        "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}, {\"role\": \"assistant\", \"content\": \"y\"},"
+        "{\"role\": \"user\", \"content\": \"z\"}]}",
+        &options, &batch);
     CHECK(batch.labels[batch.rows - 1] == PEFT_IGNORE_LABEL);
     peft_dataset_destroy(data);
 }
@@ -94,7 +99,9 @@ static void end_tokens(peft_context *ctx, const peft_tokenizer *tokenizer) {
 static void end_token_inside(peft_context *ctx, const peft_tokenizer *tokenizer) {
     const peft_dataset_options options = test_options();
     peft_batch batch;
-    peft_dataset *data = open_one(ctx, tokenizer, "{\"prompt\": \"p\", \"completion\": \" one<|im_end|> two<|im_end|> three\"}", &options, &batch);
+    peft_dataset *data =
+        open_one(ctx, tokenizer, "{\"prompt\": \"p\", \"completion\": \" one<|im_end|> two<|im_end|> three\"}",
+                 &options, &batch);
     const int32_t end = peft_tokenizer_token_to_id(tokenizer, "<|im_end|>", 10);
     int found = 0;
     for (int64_t i = 0; i < batch.rows; i++)
@@ -107,9 +114,11 @@ static void end_token_inside(peft_context *ctx, const peft_tokenizer *tokenizer)
 }
 
 static void cutting(peft_context *ctx, const peft_tokenizer *tokenizer) {
-    static const char ROWS[] = "{\"prompt\": \"a long prompt that takes all of the room that there is in an example of eight tokens\", \"completion\": \" x\"}\n"
-                               "{\"prompt\": \"p\", \"completion\": \" a long answer that is cut somewhere in the middle of it\"}\n"
-                               "{\"prompt\": \"p\", \"completion\": \" z\"}\n";
+    static const char ROWS[] =
+        "{\"prompt\": \"a long prompt that takes all of the room that there is in an example of eight tokens\", "
+        "\"completion\": \" x\"}\n"
+        "{\"prompt\": \"p\", \"completion\": \" a long answer that is cut somewhere in the middle of it\"}\n"
+        "{\"prompt\": \"p\", \"completion\": \" z\"}\n";
     peft_dataset_options options = test_options();
     options.max_length = 8;
     options.batch_size = 4;
@@ -124,13 +133,17 @@ static void cutting(peft_context *ctx, const peft_tokenizer *tokenizer) {
     CHECK(longest == 8 && trained > 0 && trained < tokens);
     peft_dataset_destroy(data);
     data = NULL;
-    CHECK_STATUS(ctx, test_open(ctx, tokenizer, "{\"prompt\": \"a long prompt with many many words in it\", \"completion\": \" x\"}", "r.jsonl", &options, &data),
+    CHECK_STATUS(ctx,
+                 test_open(ctx, tokenizer,
+                           "{\"prompt\": \"a long prompt with many many words in it\", \"completion\": \" x\"}",
+                           "r.jsonl", &options, &data),
                  PEFT_E_ARG);
     CHECK(strstr(peft_context_error(ctx), "no example is left") != NULL);
 }
 
 static void bad_rows(peft_context *ctx, const peft_tokenizer *tokenizer) {
-    static const char ROWS[] = "{\"text\": \"one two three\"}\n\n{\"text\": 7}\n{\"text\": \"broken\n{\"other\": 1}\n{\"text\": \"four five six\"}\n[1]\n";
+    static const char ROWS[] = "{\"text\": \"one two three\"}\n\n{\"text\": 7}\n{\"text\": \"broken\n{\"other\": "
+                               "1}\n{\"text\": \"four five six\"}\n[1]\n";
     peft_dataset_options options = test_options();
     peft_dataset *data = NULL;
     CHECK_STATUS(ctx, test_open(ctx, tokenizer, ROWS, "rows.jsonl", &options, &data), PEFT_E_FORMAT);
@@ -155,12 +168,15 @@ static void bad_rows(peft_context *ctx, const peft_tokenizer *tokenizer) {
     for (size_t i = 0; i < PEFT_COUNT(WRONG); i++) {
         options = test_options();
         const peft_status status = test_open(ctx, tokenizer, WRONG[i][0], "w.jsonl", &options, &data);
-        if (!CHECK(status == PEFT_E_FORMAT || status == PEFT_E_ARG) || !CHECK(strstr(peft_context_error(ctx), WRONG[i][1]) != NULL))
+        if (!CHECK(status == PEFT_E_FORMAT || status == PEFT_E_ARG) ||
+            !CHECK(strstr(peft_context_error(ctx), WRONG[i][1]) != NULL))
             fprintf(stderr, "    %s: %s\n", WRONG[i][0], peft_context_error(ctx));
     }
     options = test_options();
     options.chat_template = "{{ something }} nobody knows";
-    CHECK_STATUS(ctx, test_open(ctx, tokenizer, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}", "w.jsonl", &options, &data),
+    CHECK_STATUS(ctx,
+                 test_open(ctx, tokenizer, "{\"messages\": [{\"role\": \"user\", \"content\": \"x\"}]}", "w.jsonl",
+                           &options, &data),
                  PEFT_E_UNSUPPORTED);
 }
 
@@ -168,18 +184,25 @@ static void forms(peft_context *ctx, const peft_tokenizer *tokenizer) {
     static const char *const FILES[][3] = {
         {"a.csv", "text,label\n\"one, two\",1\nthree four five,2\n", "text_rows"},
         {"a.tsv", "prompt\tcompletion\nwhat is\t it\n", "prompt_completion"},
-        {"a.json", "[{\"instruction\": \"x\", \"output\": \"y\"}, {\"instruction\": \"x\", \"input\": null, \"output\": \"y\"}]", "alpaca"},
+        {"a.json",
+         "[{\"instruction\": \"x\", \"output\": \"y\"}, {\"instruction\": \"x\", \"input\": null, \"output\": \"y\"}]",
+         "alpaca"},
         {"a.txt", "plain words\nin lines\n", "text,"},
-        {"a.jsonl", "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"x\"}]}, {\"role\": \"assistant\", \"content\": \"y\"}]}",
+        {"a.jsonl",
+         "{\"messages\": [{\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": \"x\"}]}, {\"role\": "
+         "\"assistant\", \"content\": \"y\"}]}",
          "messages"},
-        {"a.jsonl", "{\"prompt\": [{\"role\": \"user\", \"content\": \"x\"}], \"completion\": [{\"role\": \"assistant\", \"content\": \"y\"}]}",
+        {"a.jsonl",
+         "{\"prompt\": [{\"role\": \"user\", \"content\": \"x\"}], \"completion\": [{\"role\": \"assistant\", "
+         "\"content\": \"y\"}]}",
          "prompt_completion with chat template chatml"},
     };
     for (size_t i = 0; i < PEFT_COUNT(FILES); i++) {
         const peft_dataset_options options = test_options();
         peft_dataset *data = NULL;
         CHECK_OK(ctx, test_open(ctx, tokenizer, FILES[i][1], FILES[i][0], &options, &data));
-        if (!CHECK(strstr(peft_dataset_report(data), FILES[i][2]) != NULL)) fprintf(stderr, "    %s", peft_dataset_report(data));
+        if (!CHECK(strstr(peft_dataset_report(data), FILES[i][2]) != NULL))
+            fprintf(stderr, "    %s", peft_dataset_report(data));
         peft_dataset_destroy(data);
     }
     peft_dataset_options options = test_options();

@@ -1,4 +1,5 @@
-/* Every allocation of opening a data set and of reading a recipe fails in turn: a status, no leak, and the next try works. */
+/* Every allocation of opening a data set and of reading a recipe fails in turn: a status, no leak, and the next try
+ * works. */
 #include "data_test.h"
 #include "peft/recipe.h"
 
@@ -23,7 +24,8 @@ static void meter_free(void *user, void *memory, size_t size) {
 }
 
 static peft_status open_data(peft_context *ctx, const peft_tokenizer *tokenizer) {
-    static const char ROWS[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", \"content\": [{\"type\": \"text\", \"text\": "
+    static const char ROWS[] = "{\"messages\": [{\"role\": \"system\", \"content\": \"s\"}, {\"role\": \"user\", "
+                               "\"content\": [{\"type\": \"text\", \"text\": "
                                "\"x\"}]}, {\"role\": \"assistant\", \"content\": \"some words\"}]}\nbroken\n";
     peft_dataset_options options = test_options();
     options.packing = 1;
@@ -39,8 +41,9 @@ static peft_status open_data(peft_context *ctx, const peft_tokenizer *tokenizer)
 }
 
 static peft_status open_recipe(peft_context *ctx, const peft_tokenizer *tokenizer) {
-    static const char RECIPE[] = "base_model: a\nlora_r: 8\nlora_target: q_proj,v_proj\noutput_dir: o\ndata:\n  train: ${output_dir}/x\n"
-                                 "  chat_template: {user: {prefix: a}}\nflash_attention: true\n";
+    static const char RECIPE[] =
+        "base_model: a\nlora_r: 8\nlora_target: q_proj,v_proj\noutput_dir: o\ndata:\n  train: ${output_dir}/x\n"
+        "  chat_template: {user: {prefix: a}}\nflash_attention: true\n";
     const char *const overrides[] = {"lr=1e-3", "adapter.modules_to_save=[a, b]"};
     peft_recipe *recipe = NULL;
     const peft_status status = peft_recipe_open_memory(ctx, RECIPE, strlen(RECIPE), "r.yaml", overrides, 2, 0, &recipe);

@@ -33,8 +33,10 @@ static uint64_t epoch_hash(peft_context *ctx, peft_dataset *data, int64_t most_r
         for (int64_t s = 0; s < batch.sequences; s++) {
             const int32_t first = batch.offsets[s], end = batch.offsets[s + 1], example = batch.input_ids[first] - 1000;
             /* A sequence is one whole example: nothing of a neighbour in it. */
-            if (!CHECK(example >= 0 && example < EXAMPLES) || !CHECK(end - first == (example * 7) % LONGEST + 1)) return 0;
-            for (int32_t t = first; t < end; t++) CHECK(batch.input_ids[t] == 1000 + example && batch.labels[t] == 1000 + example);
+            if (!CHECK(example >= 0 && example < EXAMPLES) || !CHECK(end - first == (example * 7) % LONGEST + 1))
+                return 0;
+            for (int32_t t = first; t < end; t++)
+                CHECK(batch.input_ids[t] == 1000 + example && batch.labels[t] == 1000 + example);
             CHECK(!seen[example]);
             seen[example] = true;
             examples++;
@@ -101,7 +103,8 @@ static void orders(peft_context *ctx, uint32_t packing) {
 static void splits(peft_context *ctx, const peft_tokenizer *tokenizer) {
     char rows[12000];
     size_t used = 0;
-    for (int i = 0; i < 200; i++) used += (size_t)snprintf(rows + used, sizeof rows - used, "{\"text\": \"row number %d\"}\n", i);
+    for (int i = 0; i < 200; i++)
+        used += (size_t)snprintf(rows + used, sizeof rows - used, "{\"text\": \"row number %d\"}\n", i);
     peft_dataset_options options = test_options();
     options.validation_fraction = 0.1;
     options.seed = 3;
@@ -163,15 +166,33 @@ static void wrong_options(peft_context *ctx, const peft_tokenizer *tokenizer) {
     for (int i = 0; i < 9; i++) {
         peft_dataset_options options = test_options();
         switch (i) {
-        case 0: options.max_length = 1; break;
-        case 1: options.max_length = 4096; break; /* more than the model's positions */
-        case 2: options.batch_size = 0; break;
-        case 3: options.stride = 257; break;
-        case 4: options.validation_fraction = 1.5; break;
-        case 5: options.format = 99; break;
-        case 6: options.batch_size = INT64_MAX; break;
-        case 7: options.max_examples = -1; break;
-        default: options.part = 7; break;
+        case 0:
+            options.max_length = 1;
+            break;
+        case 1:
+            options.max_length = 4096;
+            break; /* more than the model's positions */
+        case 2:
+            options.batch_size = 0;
+            break;
+        case 3:
+            options.stride = 257;
+            break;
+        case 4:
+            options.validation_fraction = 1.5;
+            break;
+        case 5:
+            options.format = 99;
+            break;
+        case 6:
+            options.batch_size = INT64_MAX;
+            break;
+        case 7:
+            options.max_examples = -1;
+            break;
+        default:
+            options.part = 7;
+            break;
         }
         CHECK_STATUS(ctx, test_open(ctx, tokenizer, "some text here", "a.txt", &options, &data), PEFT_E_ARG);
     }

@@ -37,8 +37,8 @@ static inline peft_dataset_options test_options(void) {
     return options;
 }
 
-static inline peft_status test_open(peft_context *ctx, const peft_tokenizer *tokenizer, const char *text, const char *name,
-                                    const peft_dataset_options *options, peft_dataset **out_dataset) {
+static inline peft_status test_open(peft_context *ctx, const peft_tokenizer *tokenizer, const char *text,
+                                    const char *name, const peft_dataset_options *options, peft_dataset **out_dataset) {
     const peft__data_base base = {.tokenizer = tokenizer, .vocab = 0, .positions = 2048};
     /* A block of exactly this size, so that reading past its end is seen. */
     const size_t size = strlen(text);
