@@ -238,7 +238,7 @@ const char *peft_context_build_info(peft_context *context) {
     (void)snprintf(context->build_info, sizeof context->build_info,
                    "libpeft %s (abi %d); %s; jansson %s; zlib %s; png %s; jpeg %s; %s; cpu %s, using %s; "
                    "%u %s",
-                   PEFT_VERSION_STRING, PEFT_ABI_VERSION, PEFT_BLIS_MICRO_KERNELS ? "blis micro-kernels" : "blis",
+                   PEFT_VERSION_STRING, PEFT_ABI_VERSION, PEFT_BLIS_MICRO_KERNELS ? "micro-kernels of blis" : "own micro-kernels",
                    JANSSON_VERSION, ZLIB_VERSION, PEFT_HAVE_PNG ? "yes" : "no", PEFT_HAVE_JPEG ? "yes" : "no",
                    COMPILER, features[peft__cpu_detect()], features[context->cpu], peft__pool_lanes(context->pool),
                    context->has_executor ? "lanes of the host" : "threads");
