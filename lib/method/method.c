@@ -2,6 +2,7 @@
 #include "method/method.h"
 
 extern const peft__method peft__method_adalora;
+extern const peft__method peft__method_bottleneck;
 extern const peft__method peft__method_full;
 extern const peft__method peft__method_ia3;
 extern const peft__method peft__method_ln_tuning;
@@ -14,6 +15,7 @@ extern const peft__method peft__method_prefix_tuning;
 extern const peft__method peft__method_prompt_tuning;
 extern const peft__method peft__method_vera;
 extern const peft__method peft__method_vpt;
+extern const peft__method peft__method_warp;
 
 static const peft__method *const METHODS[] = {
     &peft__method_lora,
@@ -29,6 +31,8 @@ static const peft__method *const METHODS[] = {
     &peft__method_lokr,
     &peft__method_oft,
     &peft__method_vpt,
+    &peft__method_warp,
+    &peft__method_bottleneck,
 };
 
 const peft__method *peft__method_find(peft_context *ctx, const char *peft_type) {

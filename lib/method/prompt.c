@@ -25,7 +25,7 @@ peft_status peft__prompt_number(peft_adapter *adapter, const char *key, int64_t 
     return open ? set_number(adapter, key, *out) : PEFT_OK;
 }
 
-static const peft__module *word_embedding(const peft_model *model) {
+const peft__module *peft__prompt_word_table(const peft_model *model) {
     const peft__module *first = NULL;
     for (uint32_t i = 0; i < peft__model_module_count(model); i++) {
         const peft__module *module = peft__model_module_at(model, i);
@@ -63,7 +63,7 @@ static peft_status configure_layers(peft_adapter *adapter, peft__prompt *prompt)
 static peft_status configure_input(peft_adapter *adapter, peft__prompt *prompt) {
     peft_context *ctx = adapter->ctx;
     const peft__dims *dims = peft__model_dims(adapter->model);
-    const peft__module *table = word_embedding(adapter->model);
+    const peft__module *table = peft__prompt_word_table(adapter->model);
     int64_t heads = 0;
     if (table == NULL)
         return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s needs a model that reads tokens", adapter->method->peft_type);
@@ -149,11 +149,59 @@ peft__value *peft__prompt_table(peft_adapter *adapter, peft__build *b) {
 /* ---- rows before the tokens
  * ------------------------------------------------------------------------------------------ */
 
+/* With a cache: the rows go before the first chunk of a text, later chunks find them in the cache. */
+typedef struct cached_rows {
+    int64_t count;
+    const int64_t *used; /* [sequences] rows in the cache */
+} cached_rows;
+
+static void measure_cached(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows,
+                           int64_t *out_sequences) {
+    (void)capacity;
+    *out_sequences = rows->parent->max_sequences;
+    *out_rows = rows->parent->max_rows + *out_sequences * ((const cached_rows *)rows->attr)->count;
+}
+
+static peft_status bind_cached(peft__rows *rows, peft_context *ctx, const peft_batch *batch) {
+    (void)ctx;
+    (void)batch;
+    const peft__rows *parent = rows->parent;
+    const cached_rows *attr = rows->attr;
+    int64_t to = 0;
+    rows->offsets[0] = 0;
+    for (int64_t s = 0; s < parent->sequences; s++) {
+        const int64_t inserted = attr->used[s] == 0 ? attr->count : 0;
+        for (int64_t i = -inserted; i < parent->offsets[s + 1] - parent->offsets[s]; i++, to++) {
+            const int64_t from = parent->offsets[s] + i;
+            rows->source[to] = i < 0 ? (int32_t) ~(i + inserted) : (int32_t)from;
+            rows->ids[to] = i < 0 ? -1 : parent->ids[from];
+            rows->positions[to] =
+                (int32_t)(i < 0 ? parent->first_position + i + inserted : parent->positions[from] + attr->count);
+            rows->types[to] = i < 0 ? 0 : parent->types[from];
+            rows->labels[to] = i < 0 ? PEFT_IGNORE_LABEL : parent->labels[from];
+        }
+        rows->offsets[s + 1] = (int32_t)to;
+    }
+    rows->count = to;
+    rows->sequences = parent->sequences;
+    return PEFT_OK;
+}
+
+static peft__rows *insert_cached(peft_adapter *adapter, peft__build *b, peft__rows *parent, int64_t count) {
+    cached_rows *attr = peft__arena_alloc(peft__graph_arena(b->graph), sizeof *attr);
+    if (attr == NULL) return peft__graph_fail(b->graph, peft__fail_nomem(adapter->ctx, sizeof *attr, "a row space"));
+    *attr = (cached_rows){count, b->caches[0].used};
+    return peft__rows_new(b->graph, "rows behind a prompt in the cache", parent, attr, measure_cached, bind_cached,
+                          true);
+}
+
 peft__value *peft__prompt_input(void *self, peft__build *b, peft__stack stack, int64_t skip, peft__value *x) {
     peft_adapter *adapter = self;
     const peft__prompt *prompt = adapter->state;
     if (x == NULL || prompt->in_place || stack != prompt->stack) return x;
-    peft__rows *rows = peft__rows_insert(b->graph, x->rows, skip, prompt->virtual_tokens);
+    peft__rows *rows = b->caches != NULL && skip == 0
+                           ? insert_cached(adapter, b, x->rows, prompt->virtual_tokens)
+                           : peft__rows_insert(b->graph, x->rows, skip, prompt->virtual_tokens);
     return peft__op_select_rows(b->graph, rows, x, peft__prompt_table(adapter, b));
 }
 

@@ -73,6 +73,8 @@ peft_status peft__prompt_export_config(const peft_adapter *adapter, json_t *conf
  * for a text without tokens. */
 peft_status peft__prompt_tokens(peft_adapter *adapter, const char *text, bool special, int32_t **out_ids,
                                 int64_t *out_count);
+/* The table of word embeddings, NULL when the model reads no tokens (prompt.c). */
+const peft__module *peft__prompt_word_table(const peft_model *model);
 /* Word embeddings [count, token_dim] as the model reads them. */
 peft_status peft__prompt_lookup(peft_adapter *adapter, const int32_t *ids, int64_t count, float *out);
 /* Keys and values of every layer, as a prefix has them: [count, layers * 2 * token_dim]. */

@@ -26,6 +26,7 @@ typedef struct fixture {
     peft_batch_buffers buffers;
     float *features; /* patches of images */
     int32_t *grids, *prompt_index, *mask_positions;
+    choices choices;
     bool by_sequence; /* one row of logits a sequence */
     int64_t B, T;
     double tolerance_logits, tolerance_loss, tolerance_grad, tolerance_final, tolerance_norm, tolerance_final_logits;
@@ -239,7 +240,8 @@ static void place_prompt(fixture *f, const int64_t *prompt_index, const int64_t 
 static bool make_batch(fixture *f) {
     const peft__tensor *pixels = peft__tensors_find(f->batch_file, "pixel_values");
     if (pixels != NULL) return make_images(f, pixels);
-    static const char *const known[] = {"input_ids", "attention_mask", "labels", "token_type_ids", "prompt_index", "mask_position"};
+    static const char *const known[] = {"input_ids", "attention_mask", "labels", "token_type_ids", "prompt_index", "mask_position",
+                                        "choices"};
     for (size_t i = 0; i < peft__tensors_count(f->batch_file); i++) {
         const char *name = peft__tensors_at(f->batch_file, i)->name;
         bool is_known = false;
@@ -277,7 +279,7 @@ static bool make_batch(fixture *f) {
     f->by_sequence = task == PEFT_TASK_SEQ_CLS || arrays[5] != NULL;
     if (f->by_sequence) padded.sequence_labels = arrays[2];
     else if (task != PEFT_TASK_SEQ_2_SEQ_LM) padded.labels = arrays[2];
-    else {
+    else if (arrays[6] == NULL) {
         padded.decoder_labels = arrays[2];
         padded.decoder_length = labels != NULL && labels->ndim == 2 ? labels->shape[1] : 0;
     }
@@ -293,8 +295,12 @@ static bool make_batch(fixture *f) {
     for (size_t i = 0; i < PEFT_COUNT(rows); i++) *rows[i] = malloc(places * sizeof(int32_t));
     b->decoder_input_ids = malloc((decoder + 1) * sizeof(int32_t));
     b->decoder_labels = malloc((decoder + 1) * sizeof(int32_t));
-    const bool made = good(f, peft_batch_from_padded(f->ctx, &padded, b, &f->batch), "taking the padding out");
+    bool made = good(f, peft_batch_from_padded(f->ctx, &padded, b, &f->batch), "taking the padding out");
     if (made) place_prompt(f, arrays[4], arrays[5]);
+    if (made && arrays[6] != NULL && !choices_read(f->ctx, f->batch_file, &f->choices, &f->batch)) {
+        outcome_fail(&f->out, "the choices cannot be read");
+        made = false;
+    }
     for (size_t k = 0; k < PEFT_COUNT(arrays); k++) free(arrays[k]);
     return made;
 }
@@ -308,6 +314,7 @@ static void free_batch(fixture *f) {
     free(f->grids);
     free(f->prompt_index);
     free(f->mask_positions);
+    choices_free(&f->choices);
 }
 
 /* ---- comparisons ------------------------------------------------------------------------------------------------------- */
@@ -365,7 +372,10 @@ static bool check_logits(fixture *f, peft_session *session, const char *name, do
 }
 
 static bool make_session(fixture *f, peft_model *model, peft_adapter *adapter, peft_session **out) {
-    return good(f, peft_session_create(f->ctx, model, &adapter, adapter != NULL ? 1 : 0, NULL, out), "making a session");
+    peft_session_options options;
+    peft_session_options_init(&options);
+    if (f->choices.answers > 0) options.loss = PEFT_LOSS_TFEW;
+    return good(f, peft_session_create(f->ctx, model, &adapter, adapter != NULL ? 1 : 0, &options, out), "making a session");
 }
 
 /* The module tree's name of a trained tensor, without what HF PEFT puts around it. */
@@ -693,6 +703,8 @@ static void run(fixture *f) {
     if (!load_model(f) || !make_adapter(f) || !make_batch(f) || !check_bare_models(f) || !make_session(f, f->model, f->adapter, &f->session)) return;
     if (!check_logits(f, f->session, "logits", f->tolerance_logits) || !check_logits(f, f->session, "logits_head", f->tolerance_logits)) return;
     if (!check_folded(f)) return;
+    check_hidden(f->ctx, f->model, &f->batch, f->buffers.source, f->expected, f->tolerance_logits, &f->out);
+    check_choice_scores(f->ctx, f->session, &f->batch, f->expected, f->tolerance_logits, &f->out);
     peft_optimizer *optimizer = NULL;
     if (make_optimizer(f, &optimizer) && train(f, optimizer) && check_final_loss(f, f->session, "end")) {
         check_weights(f);
