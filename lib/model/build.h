@@ -66,7 +66,8 @@ typedef struct peft__hooks {
      * Real tokens' positions are shifted by prefix_length(). */
     void (*prefix)(void *self, peft__build *b, peft__stack stack, int32_t layer, int64_t kv_heads, int64_t head_dim, peft__prefix *prefix);
     int64_t (*prefix_length)(void *self, peft__stack stack);
-    /* Rows that input() puts before every sequence: with the prefix, what a text's positions are moved up by. Missing = 0. */
+    /* Rows that input() puts before every sequence: with the prefix, what a text's positions are moved up by. Missing = 0. Where b->caches
+     * is set, input() puts them before the first rows of a text only, when the cache is empty. */
     int64_t (*inserted_length)(void *self, peft__stack stack);
     /* Output x of a sub-layer's last linear layer, before residual and post-norm; residual = the sub-layer's input. */
     peft__value *(*sublayer_output)(void *self, peft__build *b, const peft__sublayer_end *end, peft__value *x, peft__value *residual);
