@@ -6,88 +6,74 @@
  * taken as a constant in the backward pass. On an embedding, A [r, vocabulary] has a column for each token: out = E[id]
  * + s B A[:, id]; there A starts at zero.
  *
+ * PiSSA (Meng et al. 2024) starts A and B at the principal part of s W and takes that part off the base: y + s (B A -
+ * B0 A0) x, with the start A0, B0 kept beside the base, which stays as it is.
+ *
  * The user's factor (adapter->scale) multiplies s; for DoRA it blends between the layer without and with the adapter,
  * because a factor on s alone would leave the row lengths changed.
  */
 #include <math.h>
 
-#include "method/adapter.h"
-
-extern const peft__default_targets peft__lora_targets[]; /* lora_targets.c */
+#include "method/lora.h"
 
 static const char *const WHERE = "adapter_config.json";
 
-typedef struct lora_layer {
-    const peft__module *module;
-    uint32_t a, b, bias, magnitude; /* params; UINT32_MAX = none */
-    int64_t rank;
-    float scale;        /* s */
-    const char *path;   /* "base_model.model.<module>" */
-    peft__param *table; /* embedding whose file holds another base table than the model: that table, frozen */
-} lora_layer;
+enum { ALL_ROWS = -1 };
 
-typedef struct lora {
-    lora_layer *layers;
-    uint32_t count;
-    uint32_t *by_module; /* module index -> layer + 1 */
-    float dropout;
-    bool dora, rslora, save_tables;
-    double plus_ratio;
-    bool freeze_a;
-    enum { BIAS_NONE, BIAS_ALL, BIAS_LORA_ONLY } bias;
-    enum { INIT_TRUE, INIT_GAUSSIAN, INIT_FALSE } init;
-    bool lora_bias;
-} lora;
-
-enum { NONE = -1, MOST_RANK = 65536 };
-
-static const lora_layer *layer_of(const peft_adapter *adapter, const peft__module *module) {
-    const lora *l = adapter->state;
+const peft__lora_layer *peft__lora_layer_of(const peft_adapter *adapter, const peft__module *module) {
+    const peft__lora *l = adapter->state;
     const uint32_t index = l->by_module[module->index];
     return index > 0 ? &l->layers[index - 1] : NULL;
 }
 
 /* ---- configuration ------------------------------------------------------------------------------------------- */
 
-static peft_status read_init(peft_adapter *adapter, lora *l) {
+/* "pissa" or "pissa_niter_<rounds>"; false when it is neither. */
+static bool is_pissa(const char *text, int64_t *out_rounds) {
+    static const char front[] = "pissa_niter_";
+    *out_rounds = -1;
+    if (strcmp(text, "pissa") == 0) return true;
+    if (strncmp(text, front, sizeof front - 1) != 0) return false;
+    const char *digits = text + sizeof front - 1;
+    const size_t length = strlen(digits);
+    if (length == 0 || length > 3) return false;
+    *out_rounds = 0;
+    for (size_t i = 0; i < length; i++) {
+        if (digits[i] < '0' || digits[i] > '9') return false;
+        *out_rounds = *out_rounds * 10 + (digits[i] - '0');
+    }
+    return true;
+}
+
+static peft_status read_init(peft_adapter *adapter, peft__lora *l) {
+    peft_context *ctx = adapter->ctx;
     const json_t *init = json_object_get(adapter->config, "init_lora_weights");
     const char *text = json_is_string(init) ? json_string_value(init) : NULL;
-    l->init = INIT_TRUE;
-    if (json_is_true(init)) return PEFT_OK;
-    if (json_is_false(init))
-        l->init = INIT_FALSE;
-    else if (text != NULL && strcmp(text, "gaussian") == 0)
-        l->init = INIT_GAUSSIAN;
-    /* A loaded adapter brings its values; only inits that also change the base would compute something else. */
-    else if (text != NULL && adapter->loading && (strcmp(text, "orthogonal") == 0 || strcmp(text, "eva") == 0))
-        l->init = INIT_TRUE;
-    else if (text != NULL)
-        return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED,
-                          "%s: init_lora_weights \"%.60s\" is not built (true, false and \"gaussian\" are)", WHERE,
-                          text);
-    else
-        return peft__fail(adapter->ctx, PEFT_E_FORMAT,
-                          "%s: init_lora_weights: expected true, false or a name, found %s", WHERE,
+    l->init = json_is_false(init) ? PEFT__LORA_FALSE : PEFT__LORA_TRUE;
+    if (json_is_boolean(init)) return PEFT_OK;
+    if (text == NULL)
+        return peft__fail(ctx, PEFT_E_FORMAT, "%s: init_lora_weights: expected true, false or a name, found %s", WHERE,
                           peft__json_kind(init));
+    if (strcmp(text, "gaussian") == 0)
+        l->init = PEFT__LORA_GAUSSIAN;
+    else if (strcmp(text, "orthogonal") == 0)
+        l->init = PEFT__LORA_ORTHOGONAL;
+    else if (is_pissa(text, &l->pissa_rounds))
+        l->init = PEFT__LORA_PISSA;
+    else if (!adapter->loading || strcmp(text, "eva") != 0) /* a loaded adapter brings EVA's values */
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                          "%s: init_lora_weights \"%.60s\" is not built (true, false, \"gaussian\", \"orthogonal\", "
+                          "\"pissa\" and \"pissa_niter_<rounds>\" are)",
+                          WHERE, text);
+    if (l->init == PEFT__LORA_PISSA && l->pissa_rounds >= 0 && adapter->loading)
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                          "%s: an adapter with init_lora_weights \"%.60s\" is right only on a base changed by random "
+                          "numbers that nobody kept; in HF PEFT save it with path_initial_model_for_weight_conversion",
+                          WHERE, text);
     return PEFT_OK;
 }
 
-static peft_status read_bias(peft_adapter *adapter, lora *l) {
-    const char *bias = NULL;
-    PEFT_TRY(peft__json_get_string(adapter->ctx, adapter->config, WHERE, "bias", "none", &bias));
-    if (strcmp(bias, "none") == 0)
-        l->bias = BIAS_NONE;
-    else if (strcmp(bias, "all") == 0)
-        l->bias = BIAS_ALL;
-    else if (strcmp(bias, "lora_only") == 0)
-        l->bias = BIAS_LORA_ONLY;
-    else
-        return peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s: bias: expected none, all or lora_only, found \"%.60s\"",
-                          WHERE, bias);
-    return PEFT_OK;
-}
-
-static peft_status read_config(peft_adapter *adapter, lora *l) {
+static peft_status read_config(peft_adapter *adapter, peft__lora *l) {
     peft_context *ctx = adapter->ctx;
     const json_t *config = adapter->config;
     double dropout = 0.0, ratio = 1.0;
@@ -97,55 +83,31 @@ static peft_status read_config(peft_adapter *adapter, lora *l) {
     PEFT_TRY(peft__json_get_bool(ctx, config, WHERE, "lora_bias", false, &l->lora_bias));
     PEFT_TRY(peft__json_get_double(ctx, config, WHERE, "loraplus_lr_ratio", 1e-6, 1e6, 1.0, &ratio));
     PEFT_TRY(peft__json_get_bool(ctx, config, WHERE, "use_lora_fa", false, &l->freeze_a));
-    PEFT_TRY(read_bias(adapter, l));
     PEFT_TRY(read_init(adapter, l));
     l->dropout = (float)dropout;
     l->plus_ratio = ratio;
     if (l->lora_bias && l->dora)
         return peft__fail(ctx, PEFT_E_ARG, "%s: lora_bias and use_dora cannot be used together", WHERE);
-    if (l->lora_bias && l->bias != BIAS_NONE)
+    const char *bias = json_string_value(json_object_get(config, "bias"));
+    if (l->lora_bias && bias != NULL && strcmp(bias, "none") != 0)
         return peft__fail(ctx, PEFT_E_ARG, "%s: lora_bias needs bias \"none\", found another", WHERE);
+    if (l->dora && l->init == PEFT__LORA_PISSA)
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: use_dora with init_lora_weights \"pissa\" is not built", WHERE);
     return PEFT_OK;
 }
 
-/* HF PEFT corrects fan_in_fan_out to what the layers are; so do we, and say so. */
-static peft_status fix_fan(peft_adapter *adapter, const peft__targets *targets) {
-    bool said = false, conv = false, linear = false;
-    PEFT_TRY(peft__json_get_bool(adapter->ctx, adapter->config, WHERE, "fan_in_fan_out", false, &said));
-    for (uint32_t i = 0; i < targets->count; i++) {
-        conv = conv || targets->modules[i]->kind == PEFT_MODULE_CONV1D;
-        linear = linear || targets->modules[i]->kind == PEFT_MODULE_LINEAR;
-    }
-    if (!conv && !linear) return PEFT_OK;
-    if (said != conv && !(said && linear && conv))
-        peft__log(adapter->ctx, said ? PEFT_LOG_WARNING : PEFT_LOG_INFO,
-                  "%s: fan_in_fan_out is set to %s, as the layers are", WHERE, conv ? "true" : "false");
-    return json_object_set_new(adapter->config, "fan_in_fan_out", json_boolean(conv)) == 0
-               ? PEFT_OK
-               : peft__fail_nomem(adapter->ctx, 64, "an adapter's configuration");
-}
-
-static peft_status layer_numbers(peft_adapter *adapter, const lora *l, lora_layer *layer) {
-    peft_context *ctx = adapter->ctx;
-    int64_t rank = 0;
-    double alpha = 0.0, value = 0.0;
-    PEFT_TRY(peft__json_get_int(ctx, adapter->config, WHERE, "r", 1, INT32_MAX, 8, &rank));
-    PEFT_TRY(peft__json_get_double(ctx, adapter->config, WHERE, "lora_alpha", -1e9, 1e9, 8.0, &alpha));
-    PEFT_TRY(peft__targets_pattern(adapter, "rank_pattern", layer->module->name, (double)rank, &value));
-    if (!(value >= 1.0 && value <= MOST_RANK) || value != floor(value))
-        return peft__fail(ctx, PEFT_E_ARG, "%s: the rank for %s is %g, expected a whole number from 1 to %d", WHERE,
-                          layer->module->name, value, MOST_RANK);
-    layer->rank = (int64_t)value;
+static peft_status layer_numbers(peft_adapter *adapter, const peft__lora *l, peft__lora_layer *layer) {
+    double alpha = 0.0;
+    PEFT_TRY(peft__layers_numbers(adapter, layer->module, "lora_alpha", &layer->rank, &alpha));
     if (layer->rank > peft__min_i64(layer->module->in, layer->module->out))
-        peft__log(ctx, PEFT_LOG_WARNING, "%s: rank %lld is more than the matrix of %s has", WHERE,
+        peft__log(adapter->ctx, PEFT_LOG_WARNING, "%s: rank %lld is more than the matrix of %s has", WHERE,
                   (long long)layer->rank, layer->module->name);
-    PEFT_TRY(peft__targets_pattern(adapter, "alpha_pattern", layer->module->name, alpha, &alpha));
     layer->scale = (float)(alpha / (l->rslora ? sqrt((double)layer->rank) : (double)layer->rank));
     return PEFT_OK;
 }
 
-static peft_status declare_one(peft_adapter *adapter, const lora_layer *layer, const char *leaf, const char *key_leaf,
-                               peft__declaration d, uint32_t *out) {
+static peft_status declare_one(peft_adapter *adapter, const peft__lora_layer *layer, const char *leaf,
+                               const char *key_leaf, peft__declaration d, uint32_t *out) {
     d.name = peft__adapter_text(adapter, "%s.%s", layer->path, leaf);
     d.key = peft__adapter_text(adapter, "%s.%s", layer->path, key_leaf);
     if (d.name == NULL || d.key == NULL) return PEFT_E_NOMEM;
@@ -156,28 +118,45 @@ static float inverse_root(int64_t n) {
     return (float)(1.0 / sqrt((double)n));
 }
 
+/* PiSSA's start, frozen, and not in the file. */
+static peft_status declare_start(peft_adapter *adapter, peft__lora_layer *layer, peft__declaration a,
+                                 peft__declaration b) {
+    if (layer->rank > peft__min_i64(layer->module->in, layer->module->out))
+        return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: PiSSA of rank %lld is more than the matrix of %s has", WHERE,
+                          (long long)layer->rank, layer->module->name);
+    a.name = peft__adapter_text(adapter, "%s.lora_A.start", layer->path);
+    b.name = peft__adapter_text(adapter, "%s.lora_B.start", layer->path);
+    if (a.name == NULL || b.name == NULL) return PEFT_E_NOMEM;
+    a.flags = b.flags = PEFT__PARAM_FROZEN;
+    PEFT_TRY(peft__adapter_declare(adapter, &a, &layer->a0));
+    return peft__adapter_declare(adapter, &b, &layer->b0);
+}
+
 /* Kaiming uniform with a = sqrt(5) is uniform in +-1/sqrt(fan_in). */
-static peft_status declare_linear(peft_adapter *adapter, const lora *l, lora_layer *layer) {
+static peft_status declare_linear(peft_adapter *adapter, const peft__lora *l, peft__lora_layer *layer) {
     const int64_t in = layer->module->in, out = layer->module->out, r = layer->rank;
     peft__declaration a = {.ndim = 2, .shape = {r, in}, .init = PEFT__INIT_UNIFORM, .init_value = inverse_root(in)};
-    if (l->init == INIT_GAUSSIAN) {
+    if (l->init == PEFT__LORA_GAUSSIAN) {
         a.init = PEFT__INIT_NORMAL;
         a.init_value = 1.0f / (float)r;
     }
+    if (l->init == PEFT__LORA_ORTHOGONAL || l->init == PEFT__LORA_PISSA) a.init = PEFT__INIT_METHOD;
     if (l->freeze_a) a.flags |= PEFT__PARAM_FROZEN;
     peft__declaration b = {.ndim = 2, .shape = {out, r}, .lr_scale = (float)l->plus_ratio};
-    if (l->init == INIT_FALSE) {
+    if (l->init == PEFT__LORA_FALSE) {
         b.init = PEFT__INIT_UNIFORM;
         b.init_value = inverse_root(r);
     }
+    if (a.init == PEFT__INIT_METHOD) b.init = PEFT__INIT_METHOD;
     PEFT_TRY(declare_one(adapter, layer, "lora_A.weight", "lora_A.weight", a, &layer->a));
     PEFT_TRY(declare_one(adapter, layer, "lora_B.weight", "lora_B.weight", b, &layer->b));
+    if (l->init == PEFT__LORA_PISSA) PEFT_TRY(declare_start(adapter, layer, a, b));
     if (l->lora_bias) {
         const peft__declaration bias = {.ndim = 1,
                                         .shape = {out},
                                         .flags = PEFT__PARAM_NO_DECAY,
                                         .lr_scale = (float)l->plus_ratio,
-                                        .init = l->init == INIT_FALSE ? PEFT__INIT_UNIFORM : PEFT__INIT_ZERO,
+                                        .init = l->init == PEFT__LORA_FALSE ? PEFT__INIT_UNIFORM : PEFT__INIT_ZERO,
                                         .init_value = inverse_root(r)};
         PEFT_TRY(declare_one(adapter, layer, "lora_B.bias", "lora_B.bias", bias, &layer->bias));
     }
@@ -189,11 +168,14 @@ static peft_status declare_linear(peft_adapter *adapter, const lora *l, lora_lay
     return PEFT_OK;
 }
 
-static peft_status declare_embedding(peft_adapter *adapter, const lora *l, lora_layer *layer) {
+static peft_status declare_embedding(peft_adapter *adapter, const peft__lora *l, peft__lora_layer *layer) {
     const int64_t tokens = layer->module->in, width = layer->module->out, r = layer->rank;
     if (l->dora)
         return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED, "%s: use_dora on the embedding %s is not built", WHERE,
                           layer->module->name);
+    if (l->init == PEFT__LORA_PISSA || l->init == PEFT__LORA_ORTHOGONAL)
+        return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED,
+                          "%s: this init_lora_weights on the embedding %s is not built", WHERE, layer->module->name);
     if (l->lora_bias)
         return peft__fail(adapter->ctx, PEFT_E_ARG, "%s: lora_bias cannot be used on the embedding %s", WHERE,
                           layer->module->name);
@@ -207,9 +189,15 @@ static peft_status declare_embedding(peft_adapter *adapter, const lora *l, lora_
     return declare_one(adapter, layer, "lora_embedding_B", "lora_embedding_B", b, &layer->b);
 }
 
-static peft_status declare_layer(peft_adapter *adapter, const lora *l, const peft__module *module, lora_layer *layer) {
-    *layer =
-        (lora_layer){.module = module, .a = UINT32_MAX, .b = UINT32_MAX, .bias = UINT32_MAX, .magnitude = UINT32_MAX};
+static peft_status declare_layer(peft_adapter *adapter, const peft__lora *l, const peft__module *module,
+                                 peft__lora_layer *layer) {
+    *layer = (peft__lora_layer){.module = module,
+                                .a = PEFT__LORA_NONE,
+                                .b = PEFT__LORA_NONE,
+                                .bias = PEFT__LORA_NONE,
+                                .magnitude = PEFT__LORA_NONE,
+                                .a0 = PEFT__LORA_NONE,
+                                .b0 = PEFT__LORA_NONE};
     layer->path = peft__adapter_text(adapter, "base_model.model.%s", module->name);
     if (layer->path == NULL) return PEFT_E_NOMEM;
     PEFT_TRY(layer_numbers(adapter, l, layer));
@@ -217,48 +205,9 @@ static peft_status declare_layer(peft_adapter *adapter, const lora *l, const pef
                                                  : declare_linear(adapter, l, layer);
 }
 
-/* Trained biases of the base. In HF PEFT's wrapped model an adapted layer's own bias is X.base_layer.bias. */
-static peft_status declare_biases(peft_adapter *adapter, const lora *l) {
-    for (uint32_t i = 0; l->bias != BIAS_NONE && i < peft__model_module_count(adapter->model); i++) {
-        const peft__module *module = peft__model_module_at(adapter->model, i);
-        const bool adapted = layer_of(adapter, module) != NULL;
-        if (!module->has_bias || module->is_new || module->kind == PEFT_MODULE_TABLE ||
-            (!adapted && l->bias == BIAS_LORA_ONLY))
-            continue;
-        const char *base = peft__adapter_tensor_name(adapter, module, true);
-        if (base == NULL) return peft__fail_nomem(adapter->ctx, 64, "an adapter's names");
-        uint64_t index = 0;
-        if (peft__table_get(&adapter->by_base, base, strlen(base), &index)) continue; /* modules_to_save has it */
-        const char *name = adapted ? peft__adapter_text(adapter, "base_model.model.%s.base_layer.bias", module->name)
-                                   : peft__adapter_text(adapter, "base_model.model.%s", base);
-        if (name == NULL) return PEFT_E_NOMEM;
-        PEFT_TRY(peft__adapter_declare_base(adapter, module, true, name, name, NULL));
-    }
-    return PEFT_OK;
-}
-
-/* HF PEFT saves the base table beside LoRA on it when target_modules names "embed_tokens" or "lm_head". */
-static void find_saved_tables(peft_adapter *adapter, lora *l) {
-    const json_t *targets = json_object_get(adapter->config, "target_modules");
-    static const char *const NAMES[] = {"embed_tokens", "lm_head"};
-    for (size_t k = 0; k < PEFT_COUNT(NAMES); k++) {
-        for (size_t i = 0; i < json_array_size(targets); i++)
-            if (strcmp(json_string_value(json_array_get(targets, i)), NAMES[k]) == 0) l->save_tables = true;
-        for (uint32_t i = 0; json_is_string(targets) && i < l->count; i++)
-            if (peft__module_suffix(l->layers[i].module->name, NAMES[k])) l->save_tables = true;
-    }
-}
-
-static bool table_is_saved(const peft_adapter *adapter, const lora_layer *layer) {
-    const lora *l = adapter->state;
-    const peft__module *module = layer->module;
-    return l->save_tables && (module->is_head || (module->kind == PEFT_MODULE_EMBEDDING &&
-                                                  module->in == peft__model_dims(adapter->model)->vocab_size));
-}
-
 static peft_status configure(peft_adapter *adapter) {
     peft_context *ctx = adapter->ctx;
-    lora *l = peft__arena_alloc(&adapter->arena, sizeof *l);
+    peft__lora *l = peft__arena_alloc(&adapter->arena, sizeof *l);
     if (l == NULL) return peft__fail_nomem(ctx, sizeof *l, "an adapter");
     l->by_module =
         peft__arena_alloc(&adapter->arena, (peft__model_module_count(adapter->model) + 1) * sizeof *l->by_module);
@@ -270,213 +219,20 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(peft__targets_find(
         adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D) | PEFT__KIND(PEFT_MODULE_EMBEDDING),
         peft__lora_targets, &targets));
-    PEFT_TRY(fix_fan(adapter, &targets));
+    PEFT_TRY(peft__layers_fix_fan(adapter, &targets));
     l->layers = peft__arena_alloc(&adapter->arena, targets.count * sizeof *l->layers);
     if (l->layers == NULL) return peft__fail_nomem(ctx, targets.count * sizeof *l->layers, "an adapter");
     for (uint32_t i = 0; i < targets.count; i++) {
         PEFT_TRY(declare_layer(adapter, l, targets.modules[i], &l->layers[i]));
         l->by_module[targets.modules[i]->index] = ++l->count;
     }
-    PEFT_TRY(declare_biases(adapter, l));
+    PEFT_TRY(peft__layers_biases(adapter, l->by_module, "lora_only"));
     bool per_sequence = !l->dora && !l->lora_bias;
     for (uint32_t i = 0; i < adapter->count; i++) per_sequence = per_sequence && adapter->slots[i].base == NULL;
     for (uint32_t i = 0; i < l->count; i++)
         per_sequence = per_sequence && l->layers[i].module->kind != PEFT_MODULE_EMBEDDING;
     adapter->per_sequence = per_sequence;
-    find_saved_tables(adapter, l);
-    return PEFT_OK;
-}
-
-/* ---- values ------------------------------------------------------------------------------------------------------ */
-
-static peft_status read_weight(const peft_adapter *adapter, const peft__module *module, float **out_weight) {
-    const size_t bytes = (size_t)(module->in * module->out) * sizeof(float);
-    float *weight = peft__alloc(adapter->ctx->mem, bytes);
-    char *name = peft__strfmt(adapter->ctx->mem, "%s.weight", module->name);
-    peft_status status = weight != NULL && name != NULL
-                             ? peft__model_read_tensor(adapter->ctx, adapter->model, name, weight)
-                             : peft__fail_nomem(adapter->ctx, bytes, "a weight matrix");
-    peft__free(adapter->ctx->mem, name);
-    if (status < 0)
-        peft__free(adapter->ctx->mem, weight);
-    else
-        *out_weight = weight;
-    return status;
-}
-
-/* W [out, in] += factor * B A, one output at a time. */
-static void add_by_rows(const lora_layer *layer, const float *a, const float *b, float factor, float *weight) {
-    const int64_t in = layer->module->in, out = layer->module->out, r = layer->rank;
-    for (int64_t o = 0; o < out; o++)
-        for (int64_t j = 0; j < r; j++) {
-            const float f = factor * b[o * r + j];
-            float *to = weight + o * in;
-            for (int64_t i = 0; i < in; i++) to[i] += f * a[j * in + i];
-        }
-}
-
-/* W [in, out] += factor * (B A)^T, one input (token) at a time. */
-static void add_by_columns(const lora_layer *layer, const float *a, const float *b, float factor, float *weight) {
-    const int64_t in = layer->module->in, out = layer->module->out, r = layer->rank;
-    for (int64_t i = 0; i < in; i++)
-        for (int64_t j = 0; j < r; j++) {
-            const float f = factor * a[j * in + i];
-            float *to = weight + i * out;
-            for (int64_t o = 0; o < out; o++) to[o] += f * b[o * r + j];
-        }
-}
-
-static void add_delta(const peft_adapter *adapter, const lora_layer *layer, float factor, float *weight) {
-    const float *a = adapter->params[layer->a].data, *b = adapter->params[layer->b].data;
-    if (layer->module->kind == PEFT_MODULE_LINEAR)
-        add_by_rows(layer, a, b, factor * layer->scale, weight);
-    else
-        add_by_columns(layer, a, b, factor * layer->scale, weight);
-}
-
-/* Length of W's row for output o, W [out, in] or [in, out] as the module says. */
-static float row_length(const peft__module *module, const float *weight, int64_t o) {
-    const bool by_rows = module->kind == PEFT_MODULE_LINEAR;
-    const int64_t start = by_rows ? o * module->in : o, step = by_rows ? 1 : module->out;
-    double sum = 0.0;
-    for (int64_t i = 0; i < module->in; i++) {
-        const double w = (double)weight[start + i * step];
-        sum += w * w;
-    }
-    return (float)sqrt(sum);
-}
-
-static peft_status initialise(peft_adapter *adapter, uint64_t seed) {
-    (void)seed;
-    const lora *l = adapter->state;
-    for (uint32_t i = 0; i < l->count; i++) {
-        const lora_layer *layer = &l->layers[i];
-        if (layer->magnitude == UINT32_MAX || adapter->slots[layer->magnitude].read) continue;
-        float *weight = NULL;
-        PEFT_TRY(read_weight(adapter, layer->module, &weight));
-        add_delta(adapter, layer, 1.0f, weight);
-        for (int64_t o = 0; o < layer->module->out; o++)
-            adapter->params[layer->magnitude].data[o] = row_length(layer->module, weight, o);
-        peft__free(adapter->ctx->mem, weight);
-    }
-    return PEFT_OK;
-}
-
-/* ---- files --------------------------------------------------------------------------------------------------------
- */
-
-/* A table that differs from the model's (a vocabulary retrained before) takes its place. */
-static peft_status take_table(peft_adapter *adapter, lora_layer *layer, const peft__tensor *tensor) {
-    peft_context *ctx = adapter->ctx;
-    uint32_t ndim = 0;
-    int64_t shape[4];
-    char *name = peft__adapter_text(adapter, "%s.weight", layer->module->name);
-    if (name == NULL) return PEFT_E_NOMEM;
-    if (!peft__model_tensor_shape(adapter->model, name, &ndim, shape))
-        return peft__fail(ctx, PEFT_E_MISMATCH, "the model has no tensor %s", name);
-    PEFT_TRY(peft__tensor_check_shape(ctx, tensor, ndim, shape));
-    float *weight = NULL;
-    PEFT_TRY(read_weight(adapter, layer->module, &weight));
-    const size_t bytes = (size_t)(shape[0] * shape[1]) * sizeof(float);
-    float *stored = peft__alloc(ctx->mem, bytes);
-    peft_status status = stored != NULL ? peft__tensor_read_f32(ctx, tensor, stored)
-                                        : peft__fail_nomem(ctx, bytes, "an embedding table");
-    bool same = true;
-    for (int64_t i = 0; status >= 0 && same && i < shape[0] * shape[1]; i++) same = stored[i] == weight[i];
-    peft__free(ctx->mem, weight);
-    if (status >= 0 && !same) {
-        layer->table = peft__arena_alloc(&adapter->arena, sizeof *layer->table);
-        if (layer->table == NULL) status = peft__fail_nomem(ctx, bytes, "an embedding table");
-    }
-    if (status < 0 || same) {
-        peft__free(ctx->mem, stored);
-        return status;
-    }
-    *layer->table = (peft__param){.name = name,
-                                  .ndim = 2,
-                                  .flags = PEFT__PARAM_FROZEN,
-                                  .shape = {shape[0], shape[1]},
-                                  .elements = shape[0] * shape[1],
-                                  .data = stored,
-                                  .lr_scale = 1.0f};
-    peft__log(ctx, PEFT_LOG_WARNING, "%s: the adapter brings another table than the model has, and it is used",
-              layer->module->name);
-    return PEFT_OK;
-}
-
-static peft_status import(peft_adapter *adapter, const peft__tensor *tensor, const char *key) {
-    const lora *l = adapter->state;
-    const char *tail = ".base_layer.weight";
-    const size_t length = strlen(key), tail_length = strlen(tail);
-    if (length <= tail_length || strcmp(key + (length - tail_length), tail) != 0) return PEFT_END;
-    for (uint32_t i = 0; i < l->count; i++)
-        if (strlen(l->layers[i].path) == length - tail_length &&
-            strncmp(l->layers[i].path, key, length - tail_length) == 0)
-            return l->layers[i].table != NULL ? peft__fail(adapter->ctx, PEFT_E_FORMAT, "%s is there twice", key)
-                                              : take_table(adapter, &l->layers[i], tensor);
-    return PEFT_END;
-}
-
-static peft_status export_tables(const peft_adapter *adapter, peft__export *file) {
-    const lora *l = adapter->state;
-    for (uint32_t i = 0; i < l->count; i++) {
-        const lora_layer *layer = &l->layers[i];
-        const peft__module *module = layer->module;
-        if (!table_is_saved(adapter, layer) && layer->table == NULL) continue;
-        char *key = peft__arena_strfmt(file->arena, "%s.base_layer.weight", layer->path);
-        char *base = peft__arena_strfmt(file->arena, "%s.weight", module->name);
-        if (key == NULL || base == NULL) return peft__fail_nomem(adapter->ctx, 256, "an adapter's file");
-        if (layer->table != NULL)
-            PEFT_TRY(peft__export_add(file, key, 2, layer->table->shape, layer->table->data));
-        else
-            PEFT_TRY(peft__export_add_base(file, key, base));
-    }
-    return PEFT_OK;
-}
-
-static void destroy(peft_adapter *adapter) {
-    const lora *l = adapter->state;
-    for (uint32_t i = 0; l != NULL && i < l->count; i++)
-        if (l->layers[i].table != NULL) peft__free(adapter->ctx->mem, l->layers[i].table->data);
-}
-
-/* ---- merging ------------------------------------------------------------------------------------------------------
- */
-
-static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
-    const lora_layer *layer = layer_of(adapter, module);
-    if (layer == NULL) return 0;
-    return PEFT__CHANGES_WEIGHT | (layer->bias != UINT32_MAX ? PEFT__CHANGES_BIAS : 0u);
-}
-
-static peft_status merge_dora(const peft_adapter *adapter, const lora_layer *layer, float *weight) {
-    const peft__module *module = layer->module;
-    const size_t bytes = (size_t)(module->in * module->out) * sizeof(float);
-    float *changed = peft__alloc(adapter->ctx->mem, bytes);
-    if (changed == NULL) return peft__fail_nomem(adapter->ctx, bytes, "a merged matrix");
-    memcpy(changed, weight, bytes);
-    add_delta(adapter, layer, 1.0f, changed);
-    const bool by_rows = module->kind == PEFT_MODULE_LINEAR;
-    const float *magnitude = adapter->params[layer->magnitude].data;
-    for (int64_t o = 0; o < module->out; o++) {
-        const float gain = magnitude[o] / row_length(module, changed, o);
-        for (int64_t i = 0; i < module->in; i++) {
-            const int64_t at = by_rows ? o * module->in + i : i * module->out + o;
-            weight[at] += adapter->scale * (gain * changed[at] - weight[at]);
-        }
-    }
-    peft__free(adapter->ctx->mem, changed);
-    return PEFT_OK;
-}
-
-static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
-    const lora_layer *layer = layer_of(adapter, module);
-    if (bias != NULL)
-        for (int64_t o = 0; o < module->out; o++)
-            bias[o] += adapter->scale * layer->scale * adapter->params[layer->bias].data[o];
-    if (weight == NULL) return PEFT_OK;
-    if (layer->magnitude != UINT32_MAX) return merge_dora(adapter, layer, weight);
-    add_delta(adapter, layer, adapter->scale, weight);
+    peft__lora_find_tables(adapter, l);
     return PEFT_OK;
 }
 
@@ -485,7 +241,7 @@ static peft_status merge(const peft_adapter *adapter, const peft__module *module
 
 static peft__param *trained(void *self, const char *tensor) {
     peft_adapter *adapter = self;
-    const lora *l = adapter->state;
+    const peft__lora *l = adapter->state;
     for (uint32_t i = 0; adapter->scale != 0.0f && i < l->count; i++) {
         if (l->layers[i].table == NULL) continue;
         int part = 0;
@@ -498,28 +254,28 @@ static peft__param *trained(void *self, const char *tensor) {
 /* modules_to_save copies one module: a head tied to it keeps the base's table. A table that came with the file is the
  * base's. */
 static bool keeps_tie(void *self, const peft__module *module) {
-    const lora_layer *layer = module->tied_to != NULL ? layer_of(self, module->tied_to) : NULL;
+    const peft__lora_layer *layer = module->tied_to != NULL ? peft__lora_layer_of(self, module->tied_to) : NULL;
     return layer != NULL && layer->table != NULL;
 }
 
 static bool touches(void *self, const peft__module *module) {
     const peft_adapter *adapter = self;
-    return adapter->scale != 0.0f && layer_of(adapter, module) != NULL;
+    return adapter->scale != 0.0f && peft__lora_layer_of(adapter, module) != NULL;
 }
 
 static bool is_additive(void *self, const peft__module *module) {
-    const lora_layer *layer = layer_of(self, module);
-    return layer == NULL || layer->magnitude == UINT32_MAX;
+    const peft__lora_layer *layer = peft__lora_layer_of(self, module);
+    return layer == NULL || layer->magnitude == PEFT__LORA_NONE;
 }
 
 /* Which of the session's adapters this is: rows of a batch with adapter_ids use their own only. */
 static int32_t slot_of(const peft_adapter *adapter, const peft__build *b) {
     for (uint32_t i = 0; i < b->adapter_count; i++)
         if (b->adapters[i].self == adapter) return (int32_t)i;
-    return NONE;
+    return ALL_ROWS;
 }
 
-static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const lora_layer *layer, peft__value *x,
+static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const peft__lora_layer *layer, peft__value *x,
                                peft__value *xd, peft__value *y) {
     peft__graph *g = b->graph;
     peft__value *a = peft__value_param(g, &adapter->params[layer->a]);
@@ -532,11 +288,11 @@ static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const lora
     peft__value *norms = peft__op_weight_norms(g, weight, a, up, layer->scale);
     peft__value *out = NULL;
     if (xd == x) {
-        out = peft__op_rescale(g, peft__op_low_rank(g, xd, y, a, up, layer->scale, NONE), m, norms, bias);
+        out = peft__op_rescale(g, peft__op_low_rank(g, xd, y, a, up, layer->scale, ALL_ROWS), m, norms, bias);
     } else { /* dropout also reaches the (m/n - 1) W x term, but not the layer's own output */
         peft__value *wx = peft__op_linear(g, xd, weight, absent, NULL);
         peft__value *scaled =
-            peft__op_rescale(g, peft__op_low_rank(g, xd, wx, a, up, layer->scale, NONE), m, norms, absent);
+            peft__op_rescale(g, peft__op_low_rank(g, xd, wx, a, up, layer->scale, ALL_ROWS), m, norms, absent);
         out = peft__op_add(g, y, peft__op_add(g, scaled, peft__op_scale(g, wx, -1.0f)));
     }
     if (adapter->scale == 1.0f) return out;
@@ -546,18 +302,21 @@ static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const lora
 static peft__value *after_linear(void *self, peft__build *b, const peft__module *module, peft__value *x,
                                  peft__value *y) {
     peft_adapter *adapter = self;
-    const lora *l = adapter->state;
-    const lora_layer *layer = layer_of(adapter, module);
+    const peft__lora *l = adapter->state;
+    const peft__lora_layer *layer = peft__lora_layer_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;
     peft__graph *g = b->graph;
     const uint64_t stream = peft__hash64(layer->path, strlen(layer->path), 1);
     peft__value *xd = peft__op_dropout(g, x, b->purpose == PEFT__BUILD_LOSS ? l->dropout : 0.0f, stream);
-    if (layer->magnitude != UINT32_MAX) return apply_dora(adapter, b, layer, x, xd, y);
+    if (layer->magnitude != PEFT__LORA_NONE) return apply_dora(adapter, b, layer, x, xd, y);
     const float scale = adapter->scale * layer->scale;
     peft__value *a = peft__value_param(g, &adapter->params[layer->a]);
     peft__value *up = peft__value_param(g, &adapter->params[layer->b]);
     y = peft__op_low_rank(g, xd, y, a, up, scale, slot_of(adapter, b));
-    if (layer->bias != UINT32_MAX)
+    if (layer->a0 != PEFT__LORA_NONE)
+        y = peft__op_low_rank(g, xd, y, peft__value_param(g, &adapter->params[layer->a0]),
+                              peft__value_param(g, &adapter->params[layer->b0]), -scale, slot_of(adapter, b));
+    if (layer->bias != PEFT__LORA_NONE)
         y = peft__op_add_vector(g, y, peft__op_scale(g, peft__value_param(g, &adapter->params[layer->bias]), scale));
     return y;
 }
@@ -565,7 +324,7 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
 static peft__value *after_embedding(void *self, peft__build *b, const peft__module *module, peft__rows *rows,
                                     peft__lookup by, float scale, int32_t padding_index, peft__value *y) {
     peft_adapter *adapter = self;
-    const lora_layer *layer = layer_of(adapter, module);
+    const peft__lora_layer *layer = peft__lora_layer_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;
     peft__graph *g = b->graph;
     peft__value *a = peft__value_param(g, &adapter->params[layer->a]);
@@ -632,10 +391,11 @@ const peft__method peft__method_lora = {
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,
-    .initialise = initialise,
-    .import = import,
-    .export = export_tables,
-    .changes = changes,
-    .merge = merge,
-    .destroy = destroy,
+    .initialise = peft__lora_initialise,
+    .import = peft__lora_import,
+    .export = peft__lora_export,
+    .export_config = peft__lora_export_config,
+    .changes = peft__lora_changes,
+    .merge = peft__lora_merge,
+    .destroy = peft__lora_destroy,
 };
