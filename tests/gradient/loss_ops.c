@@ -1,4 +1,4 @@
-/* loss_ops.c: cross entropy on given logits and losses against numbers. */
+/* loss_ops.c: cross entropy on given logits, losses against numbers, and the place of an answer. */
 #include "gradient.h"
 
 static const int64_t lengths[] = {5, 1, 17, 2, 0};
@@ -80,6 +80,40 @@ static void check_target(const gc_style *style, peft__target_loss kind) {
     gc_end(&c, target_reference, &kind);
 }
 
+static void span_reference(gc *c, void *user) {
+    (void)user;
+    double loss = 0.0, count = 0.0;
+    for (int64_t s = 0; s < c->batch.sequences; s++) {
+        const int64_t first = c->batch.offsets[s], end = c->batch.offsets[s + 1];
+        for (int column = 0; column < 2; column++) {
+            const int32_t at = column == 0 ? c->batch.start_positions[s] : c->batch.end_positions[s];
+            if (at < 0 || at >= end - first) continue;
+            double sum = 0.0;
+            for (int64_t r = first; r < end; r++) sum += exp(c->in[0].exact[2 * r + column]);
+            loss += 0.5 * (log(sum) - c->in[0].exact[2 * (first + at) + column]);
+            count += 0.5;
+        }
+    }
+    c->out[0].want[0] = loss;
+    c->out[0].want[1] = count;
+}
+
+static void check_span(const gc_style *style, bool some_missing) {
+    gc c;
+    gc_begin(&c, some_missing ? "answers, some missing" : "answers", style, lengths, NULL);
+    int32_t *starts = gc_alloc(&c, (size_t)c.batch.sequences * sizeof *starts);
+    int32_t *ends = gc_alloc(&c, (size_t)c.batch.sequences * sizeof *ends);
+    for (int64_t s = 0; s < c.batch.sequences; s++) {
+        const int32_t length = c.batch.offsets[s + 1] - c.batch.offsets[s];
+        starts[s] = some_missing && s == 1 ? -100 : length / 3;
+        ends[s] = some_missing && s == 2 ? length + 4 : length - 1;
+    }
+    c.batch.start_positions = starts;
+    c.batch.end_positions = ends;
+    gc_loss(&c, peft__op_span_loss(c.graph, gc_input_new(&c, GC_STREAM, 2, 4.0f)));
+    gc_end(&c, span_reference, NULL);
+}
+
 int main(void) {
     gc_style style;
     for (uint32_t s = 0; gc_next_style(&s, &style);) {
@@ -91,6 +125,8 @@ int main(void) {
         check_entropy(&style, (entropy_case){.classes = 5, .ignored = true});
         check_target(&style, PEFT__LOSS_MSE);
         check_target(&style, PEFT__LOSS_BCE);
+        check_span(&style, false);
+        check_span(&style, true);
     }
     return gc_summary();
 }
