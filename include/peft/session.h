@@ -27,7 +27,9 @@ extern "C" {
 /** Which loss the session computes. */
 enum {
     PEFT_LOSS_TASK = 0, /**< the one that belongs to the model's task (default) */
-    PEFT_LOSS_HOST = 1  /**< none: the host reads logits and writes their gradient (peft_session_output / _output_grad) */
+    PEFT_LOSS_HOST = 1, /**< none: the host reads logits and writes their gradient (peft_session_output / _output_grad) */
+    PEFT_LOSS_TFEW = 2  /**< T-Few's three losses over several answers an example (encoder-decoder models): decoder_source says whose answer a decoder
+                             sequence is, sequence_labels which of its answers is right, counted from 0 in their order. Counts examples */
 };
 
 typedef struct peft_session_options {
@@ -110,6 +112,12 @@ enum { PEFT_LOGITS_ALL = 0, PEFT_LOGITS_LAST = 1 };
 PEFT_API PEFT_NODISCARD peft_status peft_session_logits(peft_session *session, const peft_batch *batch, int32_t which, float *out_logits, int64_t capacity,
                                                         int64_t *out_rows, int64_t *out_cols);
 
+/** How likely a language model finds each text: for every sequence of the batch (decoder sequence of an encoder-decoder model) the sum of -log p over the
+ *  tokens that have a label, in `out_nll`, and how many those are, in `out_tokens` (either may be NULL; room for `capacity` sequences). Ranking the answers
+ *  to a question by out_nll / out_tokens is how T-Few classifies; for causal models an answer's sequence is question and answer, with labels on the answer. */
+PEFT_API PEFT_NODISCARD peft_status peft_session_score(peft_session *session, const peft_batch *batch, double *out_nll, int64_t *out_tokens,
+                                                       int64_t capacity, int64_t *out_count);
+
 /** The outputs of the last forward pass of a PEFT_LOSS_HOST session: a view of [rows, cols] floats, valid until the next call; and the place where
  *  the host writes the gradient of its loss before backward. */
 PEFT_API PEFT_NODISCARD peft_status peft_session_output(peft_session *session, const float **out_values, int64_t *out_rows, int64_t *out_cols);
@@ -133,6 +141,8 @@ typedef struct peft_generate_options {
     /** Called with each piece of complete UTF-8 text; non-zero ends generation. */
     int32_t (*on_text)(void *user, const char *text, uint32_t length);
     void *user;
+    uint32_t num_beams;        /**< encoder-decoder models: beam search with so many beams; default 1. Text comes as one piece at the end */
+    float length_penalty;      /**< of beams: the sum of log probabilities is divided by length to this power; default 1 */
 } peft_generate_options;
 
 PEFT_API void peft_generate_options_init_sized(peft_generate_options *options, uint32_t size);
@@ -140,7 +150,9 @@ PEFT_API void peft_generate_options_init_sized(peft_generate_options *options, u
 
 /** Continues `prompt_ids` with the session's model and adapters. Writes at most `capacity` ids; `out_count` gets how many,
  *  also when cancelled. The token that ends a text (eos_token_id of config.json, generation_config.json and the tokenizer) is not written.
- *  Errors: PEFT_E_LIMIT (prompt plus new tokens beyond the model's positions), PEFT_E_CANCELLED, PEFT_E_UNSUPPORTED (no causal model). */
+ *  Encoder-decoder models read the prompt with their encoder and write what the decoder says to it.
+ *  Errors: PEFT_E_LIMIT (prompt plus new tokens beyond the model's positions), PEFT_E_CANCELLED, PEFT_E_UNSUPPORTED (neither causal nor
+ *  encoder-decoder model; beams on a causal one). */
 PEFT_API PEFT_NODISCARD peft_status peft_session_generate(peft_session *session, const int32_t *prompt_ids, int64_t prompt_count,
                                                           const peft_generate_options *options, int32_t *out_ids, int64_t capacity, int64_t *out_count);
 

@@ -99,6 +99,7 @@ static peft_status fill(peft_context *ctx, peft_model *model, const peft_model_o
     PEFT_TRY(peft__config_begin(ctx, model, options));
     PEFT_TRY(model->arch->configure(ctx, model));
     PEFT_TRY(peft__model_resolve(ctx, model, options));
+    if (model->arch->resolved != NULL) PEFT_TRY(model->arch->resolved(ctx, model));
     if (options->validate != 0) PEFT_TRY(peft__model_validate(ctx, model));
     if (model->name == NULL) {
         const char *name = NULL;

@@ -22,7 +22,7 @@ static peft_status check_offsets(peft_context *ctx, const char *name, const int3
                               name, (long long)rows, offsets[s + 1], offsets[s], (long long)s);
         if (longest > 0 && offsets[s + 1] - offsets[s] > longest)
             return peft__fail(ctx, PEFT_E_LIMIT,
-                              "sequence %lld has %d tokens, more than the model's max_position_embeddings (%lld)",
+                              "sequence %lld has %d tokens, more than the %lld that the model has positions for",
                               (long long)s, offsets[s + 1] - offsets[s], (long long)longest);
     }
     if (offsets[sequences] != rows)
@@ -66,6 +66,30 @@ static peft_status check_decoder(peft_context *ctx, const peft_batch *b, const p
     return PEFT_OK;
 }
 
+/* Several answers an example: each has a label on some row, and the right one is among an example's. */
+static peft_status check_choices(peft_context *ctx, const peft_batch *b) {
+    if (b->sequence_labels == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "the losses of T-Few read which answer is right from sequence_labels");
+    if (b->decoder_labels == NULL) return peft__fail(ctx, PEFT_E_ARG, "peft_batch.decoder_labels is missing");
+    for (int64_t c = 0; c < b->decoder_sequences; c++) {
+        bool any = false;
+        for (int32_t r = b->decoder_offsets[c]; r < b->decoder_offsets[c + 1]; r++)
+            any = any || b->decoder_labels[r] != PEFT_IGNORE_LABEL;
+        if (!any)
+            return peft__fail(ctx, PEFT_E_ARG, "answer %lld has no label: all its decoder_labels are -100",
+                              (long long)c);
+    }
+    for (int64_t e = 0; e < b->sequences; e++) {
+        int64_t answers = 0;
+        for (int64_t c = 0; c < b->decoder_sequences; c++)
+            answers += (b->decoder_source != NULL ? b->decoder_source[c] : c) == e;
+        if (b->sequence_labels[e] != PEFT_IGNORE_LABEL && b->sequence_labels[e] >= answers)
+            return peft__fail(ctx, PEFT_E_ARG, "sequence_labels[%lld] is %d, the example has %lld answers",
+                              (long long)e, b->sequence_labels[e], (long long)answers);
+    }
+    return PEFT_OK;
+}
+
 peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft__batch_limits *limits) {
     if (b->flags != 0) return peft__fail(ctx, PEFT_E_ARG, "peft_batch.flags is 0, found %u", b->flags);
     PEFT_TRY(check_offsets(ctx, "offsets", b->offsets, b->sequences, b->rows, limits->positions));
@@ -100,10 +124,12 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     int64_t counted = 0;
     PEFT_TRY(
         check_range(ctx, "labels", b->labels, b->rows, 0, classes ? limits->labels : limits->vocab, true, &counted));
-    PEFT_TRY(check_range(ctx, "sequence_labels", b->sequence_labels, b->sequences, 0, limits->labels, true, &counted));
+    PEFT_TRY(check_range(ctx, "sequence_labels", b->sequence_labels, b->sequences, 0,
+                         limits->choices ? peft__max_i64(b->decoder_sequences, 1) : limits->labels, true, &counted));
     PEFT_TRY(check_range(ctx, "start_positions", b->start_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_range(ctx, "end_positions", b->end_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_decoder(ctx, b, limits, &counted));
+    if (limits->choices && limits->need_labels) PEFT_TRY(check_choices(ctx, b));
     if (limits->need_labels && counted == 0 && b->sequence_targets == NULL)
         return peft__fail(ctx, PEFT_E_ARG,
                           "the batch has no label: every label is missing or -100, so there is no loss");

@@ -1,8 +1,10 @@
 /* generate.c: continuing a text, token by token.
  *
  * One graph serves prompt and continuation: it reads a chunk of rows, appends their keys and values to a cache and
- * gives the logits of the last row. Adapters that put rows into the input would do so in every chunk; with them the
- * whole text is read again for each token, which is slow and right.
+ * gives the logits of the last row. A prompt that stands before the text goes in with the first chunk and stays in the
+ * cache. Adapters that put rows elsewhere would do so in every chunk; with them the whole text is read again for each
+ * token, which is slow and right. An encoder-decoder model reads the prompt with its
+ * encoder; what is continued then is the one id that its decoder begins with (generate_seq2seq.c).
  */
 #include "train/sampler.h"
 #include "train/text_stream.h"
@@ -15,7 +17,12 @@ enum { CHUNK = 128, MOST_END_TOKENS = 32 };
 void peft_generate_options_init_sized(peft_generate_options *options, uint32_t size) {
     if (options == NULL || size < sizeof options->struct_size) return;
     const peft_generate_options defaults = {
-        .struct_size = size, .max_new_tokens = 128, .top_p = 1.0f, .repetition_penalty = 1.0f};
+        .struct_size = size,
+                                            .max_new_tokens = 128,
+                                            .top_p = 1.0f,
+                                            .repetition_penalty = 1.0f,
+                                            .num_beams = 1,
+                                            .length_penalty = 1.0f};
     memset(options, 0, size);
     memcpy(options, &defaults, peft__min_size(size, sizeof defaults));
 }
@@ -29,7 +36,7 @@ typedef struct writing {
     int32_t *ids; /* prompt and what follows */
     int32_t *positions;
     int64_t prompt, count, most; /* ids of the prompt, so far, room */
-    bool cached;
+    bool cached, seq2seq;
     float *logits; /* [vocab] of the last row */
     int64_t vocab;
     peft__candidate *candidates;
@@ -38,14 +45,29 @@ typedef struct writing {
     uint32_t end_count;
 } writing;
 
+static bool is_seq2seq(const peft_session *session) {
+    return peft__model_task(session->model) == PEFT_TASK_SEQ_2_SEQ_LM;
+}
+
 static bool takes_cache(const peft_session *session) {
     for (uint32_t a = 0; a < session->count; a++) {
         const peft__hooks *hooks = session->hooked[a].hooks;
-        if (hooks->input != NULL || hooks->layer_input != NULL || hooks->word_embedding != NULL ||
-            hooks->readout != NULL)
-            return false;
+        if (hooks->layer_input != NULL || hooks->readout != NULL) return false;
+        const bool in_front = hooks->inserted_length != NULL &&
+                              hooks->inserted_length(session->hooked[a].self, PEFT__STACK_MAIN) > 0;
+        if ((hooks->input != NULL || hooks->word_embedding != NULL) && !in_front) return false;
     }
     return true;
+}
+
+/* Rows that adapters put before the text. */
+static int64_t rows_in_front(const peft_session *session) {
+    int64_t rows = 0;
+    for (uint32_t a = 0; a < session->count; a++) {
+        const peft__hooks *hooks = session->hooked[a].hooks;
+        if (hooks->inserted_length != NULL) rows += hooks->inserted_length(session->hooked[a].self, PEFT__STACK_MAIN);
+    }
+    return rows;
 }
 
 static void add_end(writing *w, json_int_t id) {
@@ -105,10 +127,11 @@ static peft_status prepare_cache(writing *w) {
     peft_session *session = w->session;
     peft__generation *g = &session->generation;
     const peft__dims *dims = peft__model_dims(session->model);
-    if (w->most > g->rows) {
+    const int64_t wanted = w->most + rows_in_front(session);
+    if (wanted > g->rows) {
         peft__plan_free(session, &session->plans[PEFT__PLAN_GENERATE]);
         peft__generation_free(session);
-        const int64_t rows = peft__ceil_div(w->most, 64) * 64, layers = dims->num_hidden_layers;
+        const int64_t rows = peft__ceil_div(wanted, 64) * 64, layers = dims->num_hidden_layers;
         size_t row, bytes;
         if (!peft__mul_size((size_t)(dims->num_key_value_heads * dims->head_dim), sizeof(float), &row) ||
             !peft__mul_size(row, (size_t)rows, &row) || !peft__mul_size(row, (size_t)layers * 2, &bytes))
@@ -156,6 +179,12 @@ static peft_status run_rows(writing *w, peft__plan *plan, int64_t first, int64_t
 /* Logits after the last id. */
 static peft_status next_logits(writing *w) {
     peft_session *session = w->session;
+    if (w->seq2seq) {
+        const peft__value *logits = NULL;
+        PEFT_TRY(peft__decoding_step(session, &w->ids[w->count - 1], &logits));
+        memcpy(w->logits, logits->data, (size_t)w->vocab * sizeof(float));
+        return PEFT_OK;
+    }
     if (!w->cached) {
         const peft_batch size = {.rows = w->count, .sequences = 1};
         peft__capacity capacity = session->plans[PEFT__PLAN_LAST].capacity;
@@ -168,11 +197,12 @@ static peft_status next_logits(writing *w) {
         return run_rows(w, &session->plans[PEFT__PLAN_LAST], 0, w->count);
     }
     peft__plan *plan = &session->plans[PEFT__PLAN_GENERATE];
-    while (session->generation.used < w->count) {
-        const int64_t first = session->generation.used;
+    const int64_t front = rows_in_front(session);
+    while (session->generation.used < front + w->count) {
+        const int64_t used = session->generation.used, first = peft__max_i64(0, used - front);
         const int64_t rows = peft__min_i64(plan->capacity.rows, w->count - first);
         PEFT_TRY(run_rows(w, plan, first, rows));
-        session->generation.used += rows;
+        session->generation.used = front + first + rows;
     }
     return PEFT_OK;
 }
@@ -212,6 +242,15 @@ static peft_status check_options(peft_context *ctx, const peft_generate_options 
         return peft__fail(ctx, PEFT_E_ARG, "top_p is above 0 and up to 1, found %g", (double)o->top_p);
     if (!(o->repetition_penalty > 0.0f) || isinf(o->repetition_penalty))
         return peft__fail(ctx, PEFT_E_ARG, "repetition_penalty is above 0, found %g", (double)o->repetition_penalty);
+    if (o->num_beams < 1 || o->num_beams > PEFT__MOST_BEAMS)
+        return peft__fail(ctx, PEFT_E_ARG, "num_beams is 1 to %d, found %u", PEFT__MOST_BEAMS, o->num_beams);
+    if (isnan(o->length_penalty) || isinf(o->length_penalty))
+        return peft__fail(ctx, PEFT_E_ARG, "length_penalty is a finite number");
+    if (o->num_beams > 1 && o->temperature > 0.0f)
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "beam search does not draw: temperature is %g with %u beams",
+                          (double)o->temperature, o->num_beams);
+    if (o->num_beams > 1 && o->stop_count > 0)
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "beam search has no stop texts");
     if (o->stop_count > 0 && o->stop == NULL)
         return peft__fail(ctx, PEFT_E_ARG, "%u stop texts are announced and none given", o->stop_count);
     for (uint32_t i = 0; i < o->stop_count; i++)
@@ -225,8 +264,8 @@ static peft_status check_options(peft_context *ctx, const peft_generate_options 
 static peft_status check_prompt(const peft_session *session, const int32_t *ids, int64_t count, int64_t most) {
     peft_context *ctx = session->ctx;
     const peft__dims *dims = peft__model_dims(session->model);
-    if (peft__model_task(session->model) != PEFT_TASK_CAUSAL_LM)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "generation needs a causal language model");
+    if (peft__model_task(session->model) != PEFT_TASK_CAUSAL_LM && !is_seq2seq(session))
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "generation needs a causal or an encoder-decoder language model");
     if (ids == NULL || count < 1) return peft__fail(ctx, PEFT_E_ARG, "a prompt has at least one token");
     for (int64_t i = 0; i < count; i++)
         if (ids[i] < 0 || ids[i] >= dims->vocab_size)
@@ -238,6 +277,19 @@ static peft_status check_prompt(const peft_session *session, const int32_t *ids,
         return peft__fail(ctx, PEFT_E_LIMIT,
                           "%lld tokens of prompt and %lld new ones are more than the model's %lld positions",
                           (long long)count, (long long)most, (long long)positions);
+    return PEFT_OK;
+}
+
+/* Prompts belong to the encoder; what puts rows into the decoder would do so for every token. */
+static peft_status check_decoder(const peft_session *session) {
+    for (uint32_t a = 0; a < session->count; a++) {
+        const peft__hooked *adapter = &session->hooked[a];
+        const peft__hooks *hooks = adapter->hooks;
+        if (hooks->readout != NULL || hooks->layer_input != NULL ||
+            (hooks->inserted_length != NULL && hooks->inserted_length(adapter->self, PEFT__STACK_DECODER) > 0))
+            return peft__fail(session->ctx, PEFT_E_UNSUPPORTED,
+                              "adapter %u changes the decoder's rows: generation with it is not built", a);
+    }
     return PEFT_OK;
 }
 
@@ -264,6 +316,26 @@ static void free_memory(writing *w) {
     peft__free(mem, w->seen);
 }
 
+/* Beam search: the text is there at once, at the end. */
+static peft_status search_beams(writing *w, peft__text_stream *stream) {
+    const peft__beams beams = {.beams = w->options.num_beams,
+                               .most = w->most - w->prompt,
+                               .length_penalty = w->options.length_penalty,
+                               .repetition_penalty = w->options.repetition_penalty,
+                               .ends = w->ends,
+                               .end_count = w->options.ignore_eos ? 0 : w->end_count,
+                               .start = w->ids[0]};
+    int64_t count = 0;
+    const peft_status status = peft__beam_search(w->session, &beams, w->ids + w->prompt, &count);
+    w->count += count;
+    return status < 0 || stream == NULL ? status : peft__text_stream_put(stream, w->ids, w->count, true);
+}
+
+static peft_status prepare(writing *w, const int32_t *prompt_ids, int64_t prompt_count) {
+    if (!w->seq2seq) return w->cached ? prepare_cache(w) : PEFT_OK;
+    return peft__decoding_begin(w->session, prompt_ids, prompt_count, w->most, w->options.num_beams);
+}
+
 peft_status peft_session_generate(peft_session *session, const int32_t *prompt_ids, int64_t prompt_count,
                                   const peft_generate_options *options, int32_t *out_ids, int64_t capacity,
                                   int64_t *out_count) {
@@ -281,28 +353,37 @@ peft_status peft_session_generate(peft_session *session, const int32_t *prompt_i
     const int64_t asked = w.options.max_new_tokens;
     const int64_t fresh = out_ids != NULL ? peft__min_i64(asked, capacity) : asked;
     PEFT_TRY(check_prompt(session, prompt_ids, prompt_count, fresh));
-    w.most = prompt_count + fresh;
     w.vocab = peft__model_dims(session->model)->vocab_size;
+    w.seq2seq = is_seq2seq(session);
+    if (w.seq2seq) {
+        PEFT_TRY(check_decoder(session));
+        w.prompt = w.count = 1;
+    } else if (w.options.num_beams > 1) {
+        return peft__fail(session->ctx, PEFT_E_UNSUPPORTED, "beam search needs an encoder-decoder model");
+    }
+    const int32_t start = peft__model_dims(session->model)->decoder_start_token_id;
+    w.most = w.prompt + fresh;
     w.cached = takes_cache(session);
     find_ends(&w);
     peft__session_start(session);
 
-    peft_status status = take_memory(&w, prompt_ids);
-    if (status >= 0 && w.cached) status = prepare_cache(&w);
+    peft_status status = take_memory(&w, w.seq2seq ? &start : prompt_ids);
+    if (status >= 0 && fresh > 0) status = prepare(&w, prompt_ids, prompt_count);
     if (status >= 0) {
         const bool text = w.options.stop_count > 0 || w.options.on_text != NULL;
         peft__text_stream stream;
-        peft__text_stream_init(&stream, session->ctx, tokenizer, prompt_count);
+        peft__text_stream_init(&stream, session->ctx, tokenizer, w.prompt);
         stream.stop = w.options.stop;
         stream.stop_count = w.options.stop_count;
         stream.emit = w.options.on_text;
         stream.user = w.options.user;
-        status = write_tokens(&w, text ? &stream : NULL);
+        status = w.options.num_beams > 1 ? search_beams(&w, text ? &stream : NULL)
+                                         : write_tokens(&w, text ? &stream : NULL);
         peft__text_stream_free(&stream);
     }
     if (status >= 0 || status == PEFT_E_CANCELLED) {
-        if (out_ids != NULL) memcpy(out_ids, w.ids + prompt_count, (size_t)(w.count - prompt_count) * sizeof *out_ids);
-        if (out_count != NULL) *out_count = w.count - prompt_count;
+        if (out_ids != NULL) memcpy(out_ids, w.ids + w.prompt, (size_t)(w.count - w.prompt) * sizeof *out_ids);
+        if (out_count != NULL) *out_count = w.count - w.prompt;
     }
     free_memory(&w);
     return status;

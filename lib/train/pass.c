@@ -204,7 +204,7 @@ peft_status peft_session_begin(peft_session *session, const peft_batch *batch, i
     if (passes & PEFT_PASS_FORWARD) {
         /* The copy of the last batch goes with the new one, and with it what its backward pass would read. */
         const peft__plan_kind kind = session->options.inference ? PEFT__PLAN_EVAL : PEFT__PLAN_TRAIN;
-        PEFT_TRY(peft__session_take_batch(session, &session->batch, batch, session->options.loss == PEFT_LOSS_TASK));
+        PEFT_TRY(peft__session_take_batch(session, &session->batch, batch, session->options.loss != PEFT_LOSS_HOST));
         peft__session_forget_pass(session);
         PEFT_TRY(peft__plan_for_batch(session, kind, &session->batch.batch));
         PEFT_TRY(peft__graph_bind(session->plans[kind].graph, &session->batch.batch));

@@ -81,9 +81,19 @@ static peft__build_purpose purpose_of(const peft_session *session, peft__plan_ki
         return session->options.loss == PEFT_LOSS_HOST ? PEFT__BUILD_LOGITS : PEFT__BUILD_LOSS;
     case PEFT__PLAN_LOGITS:
         return PEFT__BUILD_LOGITS;
+    case PEFT__PLAN_SCORE:
+        return PEFT__BUILD_SCORE;
     default:
         return PEFT__BUILD_LAST;
     }
+}
+
+/* The output that the plan is for. */
+static peft__value *output_of(const peft__build *build) {
+    if (build->part == PEFT__PART_ENCODER) return build->cross != NULL ? build->cross[0] : NULL;
+    if (build->purpose == PEFT__BUILD_LOSS) return build->loss;
+    if (build->purpose == PEFT__BUILD_SCORE) return build->nll;
+    return build->logits != NULL ? build->logits : build->decoder_logits;
 }
 
 void peft__plan_free(peft_session *session, peft__plan *plan) {
@@ -101,7 +111,14 @@ peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const 
                          .adapters = session->hooked,
                          .adapter_count = session->count,
                          .purpose = purpose_of(session, kind),
-                         .caches = kind == PEFT__PLAN_GENERATE ? session->generation.caches : NULL,
+                         .caches = kind == PEFT__PLAN_GENERATE ? session->generation.caches
+                                   : kind == PEFT__PLAN_DECODE ? session->decoding.self
+                                                               : NULL,
+                         .part = kind == PEFT__PLAN_ENCODE   ? PEFT__PART_ENCODER
+                                 : kind == PEFT__PLAN_DECODE ? PEFT__PART_DECODER
+                                                             : PEFT__PART_WHOLE,
+                         .cross_caches = session->decoding.cross,
+                         .choice_loss = session->options.loss == PEFT_LOSS_TFEW,
                          .label_smoothing = session->options.label_smoothing,
                          .class_weights = session->class_weights};
     peft_status status = peft__build_model(&build);
@@ -110,9 +127,9 @@ peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const 
         plan.loss = build.loss;
         plan.logits = build.logits;
         plan.decoder_logits = build.decoder_logits;
-        peft__value *kept = build.purpose == PEFT__BUILD_LOSS ? build.loss
-                            : build.logits != NULL            ? build.logits
-                                                              : build.decoder_logits;
+        plan.nll = build.nll;
+        plan.cross = build.cross;
+        peft__value *kept = output_of(&build);
         if (kept == NULL)
             status = peft__fail(session->ctx, PEFT_E_UNSUPPORTED, "the model and its task have no such output");
         if (kept != NULL) peft__value_output(plan.graph, kept);

@@ -49,7 +49,8 @@ peft__batch_limits peft__session_limits(const peft_session *session, bool need_l
                                  .first_position = dims->first_position,
                                  .adapters = session->count,
                                  .task = peft__model_task(session->model),
-                                 .need_labels = need_labels};
+                                 .need_labels = need_labels,
+                                 .choices = session->options.loss == PEFT_LOSS_TFEW};
     for (uint32_t i = 0; i < session->count; i++) {
         const peft__hooked *adapter = &session->hooked[i];
         const int64_t classes = adapter->hooks->classes != NULL ? adapter->hooks->classes(adapter->self) : 0;
@@ -63,6 +64,12 @@ peft_status peft__session_take_batch(peft_session *session, peft__batch_store *s
     if (batch == NULL) return peft__fail(session->ctx, PEFT_E_ARG, "the batch is missing");
     peft_batch known = {0};
     PEFT_TRY(peft__options_copy(session->ctx, &known, sizeof known, batch, sizeof known, "peft_batch"));
+    for (uint32_t i = 0; known.adapter_ids != NULL && i < session->count; i++)
+        if (!session->adapters[i]->per_sequence)
+            return peft__fail(session->ctx, PEFT_E_UNSUPPORTED,
+                              "the batch has adapter_ids, but adapter %u (%s) changes every sequence and cannot be "
+                              "used for some of them only",
+                              i, session->adapters[i]->method->peft_type);
     peft__batch_limits limits = peft__session_limits(session, need_labels);
     PEFT_TRY(peft__session_positions(session, &limits.positions));
     PEFT_TRY(peft__batch_check(session->ctx, &known, &limits));
@@ -84,10 +91,13 @@ static peft_status check_options(peft_context *ctx, const peft_session_options *
         if (sizes[i] < 0 || sizes[i] > INT32_MAX)
             return peft__fail(ctx, PEFT_E_ARG, "the maxima of peft_session_options are 0 to 2^31-1, found %lld",
                               (long long)sizes[i]);
-    if (o->loss != PEFT_LOSS_TASK && o->loss != PEFT_LOSS_HOST)
+    if (o->loss < PEFT_LOSS_TASK || o->loss > PEFT_LOSS_TFEW)
         return peft__fail(ctx, PEFT_E_ARG, "peft_session_options.loss %d is not known", o->loss);
     if (!(o->label_smoothing >= 0.0f && o->label_smoothing < 1.0f))
         return peft__fail(ctx, PEFT_E_ARG, "label_smoothing is 0 or more and below 1, found %g",
+                          (double)o->label_smoothing);
+    if (o->loss == PEFT_LOSS_TFEW && o->label_smoothing != 0.0f)
+        return peft__fail(ctx, PEFT_E_ARG, "the losses of T-Few have no label_smoothing, found %g",
                           (double)o->label_smoothing);
     return PEFT_OK;
 }
@@ -155,6 +165,8 @@ static peft_status make_session(peft_context *ctx, peft_model *model, peft_adapt
     peft_session_options_init(&chosen);
     PEFT_TRY(peft__options_copy(ctx, &chosen, sizeof chosen, options, sizeof chosen, "peft_session_options"));
     PEFT_TRY(check_options(ctx, &chosen));
+    if (chosen.loss == PEFT_LOSS_TFEW && peft__model_task(model) != PEFT_TASK_SEQ_2_SEQ_LM)
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "the losses of T-Few need an encoder-decoder model");
     adapter_set set;
     PEFT_TRY(make_set(ctx, model, adapters, count, &set));
     peft_session *session = peft__alloc_zero(ctx->mem, sizeof *session);
@@ -232,6 +244,7 @@ void peft_session_destroy(peft_session *session) {
     peft_context *ctx = session->ctx;
     free_plans(session);
     peft__generation_free(session);
+    peft__decoding_free(session);
     peft__batch_store_free(&session->batch);
     peft__batch_store_free(&session->side);
     const adapter_set none = {0};

@@ -28,6 +28,7 @@ typedef struct peft__batch_limits {
     int64_t features; /* columns of float rows that the model needs */
     int32_t task;
     bool need_labels; /* the task's loss will be computed */
+    bool choices;     /* sequence_labels count an example's answers (PEFT_LOSS_TFEW) */
 } peft__batch_limits;
 
 /* Every index that an operation will use, so that no operation has to check: PEFT_E_ARG says where. */
@@ -46,13 +47,17 @@ typedef enum {
     PEFT__PLAN_LOGITS,    /* logits at all rows */
     PEFT__PLAN_LAST,      /* logits at the last row of each sequence */
     PEFT__PLAN_GENERATE,  /* the same with a cache of keys and values */
+    PEFT__PLAN_SCORE,     /* -log p of every label */
+    PEFT__PLAN_ENCODE,    /* encoder-decoder models: what the decoder reads of a text */
+    PEFT__PLAN_DECODE,    /* and the decoder with a cache, one row a beam */
     PEFT__PLAN_COUNT
 } peft__plan_kind;
 
 typedef struct peft__plan {
     peft__graph *graph; /* NULL: not made yet */
     peft__capacity capacity;
-    peft__value *loss, *logits, *decoder_logits;
+    peft__value *loss, *logits, *decoder_logits, *nll;
+    peft__value **cross; /* PEFT__PLAN_ENCODE: keys and values of each decoder layer's cross attention */
     uint64_t layout;  /* what the adapters were like, see session_layout() */
     float **grads;    /* one for each param of each adapter in turn; NULL where the graph has none */
     float *seed_grad; /* PEFT_LOSS_HOST: where the host writes the gradient of the logits */
@@ -66,6 +71,16 @@ typedef struct peft__generation {
     int64_t rows; /* room */
     int64_t used;
 } peft__generation;
+
+/* The same for encoder-decoder models: keys and values of the text that was read, and of what each beam has written. */
+typedef struct peft__decoding {
+    float *source_block, *block;
+    peft__kv_cache *cross, *self; /* [layers], in one allocation that begins at cross */
+    int64_t *used;                /* [beams]; behind it beams parents */
+    float *scratch;               /* one layer's keys of all beams */
+    int64_t layers, width;
+    int64_t source_rows, source_used, rows, beams; /* room, filled, room, beams */
+} peft__decoding;
 
 /* What gradients of one adapter stand for. */
 typedef struct peft__accumulation {
@@ -91,6 +106,7 @@ struct peft_session {
 
     peft__plan plans[PEFT__PLAN_COUNT];
     peft__generation generation;
+    peft__decoding decoding;
     peft__batch_store batch; /* of the pass that runs or ran last: its backward part reads it */
     peft__batch_store side;  /* of calls that are no part of a step */
 
@@ -156,6 +172,30 @@ void peft__session_start(peft_session *session);
 /* ---- generate.c ------------------------------------------------------------------------------------------------ */
 
 void peft__generation_free(peft_session *session);
+
+/* ---- generate_seq2seq.c ---------------------------------------------------------------------------------------- */
+
+enum { PEFT__MOST_BEAMS = 256 };
+
+void peft__decoding_free(peft_session *session);
+/* Reads a text with the encoder and makes room for `rows` decoder rows in each of `beams` beams, all empty. */
+peft_status peft__decoding_begin(peft_session *session, const int32_t *ids, int64_t count, int64_t rows, int64_t beams);
+/* One token a beam; the logits that follow are value->data, one row a beam. */
+peft_status peft__decoding_step(peft_session *session, const int32_t *ids, const peft__value **out_logits);
+/* Beam i goes on from what beam parents[i] had. */
+void peft__decoding_reorder(peft_session *session, const int32_t *parents);
+
+/* ---- beam_search.c ------------------------------------------------------------------------------------------------ */
+
+typedef struct peft__beams {
+    int64_t beams, most;     /* tokens to write at most */
+    float length_penalty, repetition_penalty;
+    const int32_t *ends;     /* ids that end a text */
+    uint32_t end_count;
+    int32_t start;
+} peft__beams;
+/* After peft__decoding_begin(): the best text, without the token that ends it, in out_ids [most]. */
+peft_status peft__beam_search(peft_session *session, const peft__beams *options, int32_t *out_ids, int64_t *out_count);
 
 /* ---- optimizer.c ------------------------------------------------------------------------------------------------ */
 

@@ -38,6 +38,22 @@ double difference(const float *a, const float *b, int64_t count);
 /* <folder>/<name>; in a buffer that the caller gives. */
 const char *join(char *buffer, size_t size, const char *folder, const char *name);
 
+/* choices.c: answers to each example, [B, C, Tc] padded with 0, as sequences of a decoder. */
+typedef struct choices {
+    int64_t answers; /* B * C; 0: the case has none */
+    int32_t *offsets, *ids, *labels, *source, *right;
+} choices;
+/* Adds them to a batch of the examples; false when memory or tensors are missing. */
+bool choices_read(peft_context *ctx, const peft__tensors *file, choices *out, peft_batch *batch);
+void choices_free(choices *c);
+/* choice_scores of the case: -log p of each answer by its length. */
+void check_choice_scores(peft_context *ctx, peft_session *session, const peft_batch *batch, const peft__tensors *expected, double tolerance,
+                         outcome *out);
+
+/* hidden.c: hidden.<i> and decoder_hidden.<i> of the base model. `source`: where each row lies in the rectangle. */
+void check_hidden(peft_context *ctx, peft_model *model, const peft_batch *batch, const int32_t *source, const peft__tensors *expected,
+                  double tolerance, outcome *out);
+
 void run_case(peft_context *ctx, const char *folder, const char *scratch, tally *counts);
 void run_gguf(peft_context *ctx, const char *folder, const char *file, tally *counts);
 

@@ -209,6 +209,7 @@ typedef struct head_case {
     matrix_case m;
     peft__head_config config;
     bool bias, none; /* none: no row has a label */
+    bool by_row;     /* a loss a row, not their sum */
     double *logits;  /* [rows], the reference's */
 } head_case;
 
@@ -230,9 +231,12 @@ static void head_reference(gc *c, void *user) {
         for (int64_t v = 0; v < vocabulary; v++) sum += exp(z[v] - top);
         const double lse = top + log(sum), s = (double)h->config.label_smoothing;
         for (int64_t v = 0; v < vocabulary; v++) smooth += lse - z[v];
-        loss += (1.0 - s) * (lse - z[label]) + s / (double)vocabulary * smooth;
+        const double one = (1.0 - s) * (lse - z[label]) + s / (double)vocabulary * smooth;
+        if (h->by_row) c->out[0].want[r] = one;
+        loss += one;
         count += 1.0;
     }
+    if (h->by_row) return;
     c->out[0].want[0] = loss;
     c->out[0].want[1] = count;
 }
@@ -248,7 +252,10 @@ static void check_head(const gc_style *style, const char *name, head_case h) {
     make_matrix(&c, &h.m);
     peft__vector bias = {0};
     if (h.bias) bias.value = gc_leaf_new(&c, 1, h.m.rows, 1.0f);
-    gc_loss(&c, peft__op_head_loss(c.graph, x, h.m.weight, bias, &h.config));
+    if (h.by_row)
+        gc_output_new(&c, peft__op_head_nll(c.graph, x, h.m.weight, bias, &h.config));
+    else
+        gc_loss(&c, peft__op_head_loss(c.graph, x, h.m.weight, bias, &h.config));
     gc_end(&c, head_reference, &h);
 }
 
@@ -267,6 +274,10 @@ static void check_heads(const gc_style *style) {
                (head_case){.m = {.rows = 77, .cols = 16, .trained = true}, .config = smooth, .bias = true});
     check_head(style, "head, no labels",
                (head_case){.m = {.rows = 77, .cols = 16, .trained = true}, .config = plain, .none = true});
+    check_head(style, "head by row, trained",
+               (head_case){.m = {.rows = 131, .cols = 24, .trained = true}, .config = capped, .bias = true, .by_row = true});
+    check_head(style, "head by row, stored",
+               (head_case){.m = {.rows = 90, .cols = 32, .dtype = PEFT_DTYPE_Q8_0}, .config = plain, .by_row = true});
 }
 
 int main(void) {

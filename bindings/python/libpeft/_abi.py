@@ -19,6 +19,7 @@ size, text, handle = c.c_size_t, c.c_char_p, c.c_void_p
 P = c.POINTER
 
 LogFn = c.CFUNCTYPE(None, c.c_void_p, i32, c.c_char_p)
+MeasureFn = c.CFUNCTYPE(f64, c.c_void_p, P(i64), i64)
 TextFn = c.CFUNCTYPE(i32, c.c_void_p, c.c_void_p, u32)
 ReadFn = c.CFUNCTYPE(i64, c.c_void_p, u64, c.c_void_p, u64)
 
@@ -99,7 +100,7 @@ class Progress(Struct):
 class GenerateOptions(Struct):
     _fields_ = [("struct_size", u32), ("max_new_tokens", u32), ("temperature", f32), ("top_k", u32), ("top_p", f32),
                 ("repetition_penalty", f32), ("seed", u64), ("stop", P(text)), ("stop_count", u32), ("ignore_eos", u32),
-                ("on_text", TextFn), ("user", c.c_void_p)]
+                ("on_text", TextFn), ("user", c.c_void_p), ("num_beams", u32), ("length_penalty", f32)]
 
 
 class DatasetOptions(Struct):
@@ -108,6 +109,25 @@ class DatasetOptions(Struct):
                 ("validation_fraction", f64), ("max_examples", i64), ("chat_template", text), ("text_key", text), ("prompt_key", text),
                 ("completion_key", text), ("drop_last", u32), ("reserved", u32 * 7), ("label_key", text), ("text_pair_key", text),
                 ("label_names", P(text)), ("label_name_count", u32), ("unlabelled", u32), ("truncation", i32), ("mask_probability", f32)]
+
+
+class ClassMetrics(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("count", i64), ("accuracy", f64), ("macro_precision", f64), ("macro_recall", f64),
+                ("macro_f1", f64), ("micro_f1", f64), ("weighted_f1", f64), ("matthews", f64)]
+
+
+class ValueMetrics(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("count", i64), ("mse", f64), ("mae", f64), ("r2", f64), ("pearson", f64),
+                ("spearman", f64)]
+
+
+class EntityMetrics(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("entities", i64), ("predicted", i64), ("correct", i64), ("precision", f64),
+                ("recall", f64), ("f1", f64), ("accuracy", f64)]
+
+
+class Interval(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("value", f64), ("low", f64), ("high", f64), ("deviation", f64)]
 
 
 class ChatMessage(c.Structure):
@@ -124,6 +144,7 @@ STRUCTS = {
     "peft_model_info": ModelInfo, "peft_module_info": ModuleInfo, "peft_batch": Batch, "peft_optimizer_options": OptimizerOptions,
     "peft_step_stats": StepStats, "peft_schedule": Schedule, "peft_session_options": SessionOptions, "peft_memory_info": MemoryInfo,
     "peft_progress": Progress, "peft_generate_options": GenerateOptions, "peft_dataset_options": DatasetOptions,
+    "peft_class_metrics": ClassMetrics, "peft_value_metrics": ValueMetrics, "peft_entity_metrics": EntityMetrics, "peft_interval": Interval,
     "peft_chat_message": ChatMessage, "peft_chat_span": ChatSpan,
 }
 
@@ -143,6 +164,13 @@ PROTOTYPES = {
     "peft_context_set_threads": (status, [handle, u32]),
     "peft_context_threads": (u32, [handle]),
     "peft_context_build_info": (text, [handle]),
+    "peft_argmax": (None, [P(f32), i64, i64, P(i32)]),
+    "peft_metric_classes": (status, [handle, P(i32), P(i32), i64, u32, P(ClassMetrics), P(i64), P(f64)]),
+    "peft_metric_multi_label": (status, [handle, P(f32), P(f32), i64, u32, f32, P(ClassMetrics)]),
+    "peft_metric_values": (status, [handle, P(f32), P(f32), i64, P(ValueMetrics)]),
+    "peft_metric_entities": (status, [handle, P(i32), P(i32), P(i32), i64, P(text), u32, P(EntityMetrics)]),
+    "peft_metric_answer": (status, [handle, text, P(text), u32, P(f64), P(f64)]),
+    "peft_metric_bootstrap": (status, [handle, MeasureFn, c.c_void_p, i64, u32, f64, u64, P(Interval)]),
     "peft_dtype_name": (text, [i32]),
     "peft_model_options_init_sized": (None, [P(ModelOptions), u32]),
     "peft_model_load": (status, [handle, text, P(ModelOptions), P(handle)]),
@@ -197,6 +225,7 @@ PROTOTYPES = {
     "peft_session_output_grad": (status, [handle, P(P(f32))]),
     "peft_session_get_gradients": (status, [handle, handle, P(f32), i64]),
     "peft_session_set_gradients": (status, [handle, handle, P(f32), i64]),
+    "peft_session_score": (status, [handle, P(Batch), P(f64), P(i64), i64, P(i64)]),
     "peft_generate_options_init_sized": (None, [P(GenerateOptions), u32]),
     "peft_session_generate": (status, [handle, P(i32), i64, P(GenerateOptions), P(i32), i64, P(i64)]),
     "peft_checkpoint_save": (status, [handle, handle, text, text]),

@@ -31,12 +31,20 @@ static int64_t length_of(const peft__rows *rows, int64_t sequence) {
     return rows->offsets[sequence + 1] - rows->offsets[sequence];
 }
 
+/* Cross attention to keys and values that an earlier pass left in the cache. */
+static bool is_stored(const peft__node *node) {
+    return node->in[IN_K] == NULL;
+}
+static bool appends(const peft__node *node) {
+    return attr_of(node)->config.cache != NULL && !is_stored(node);
+}
+
 /* Which sequence of keys a sequence of queries reads. */
 static int64_t key_sequence(const peft__node *node, const peft_batch *batch, int64_t sequence) {
-    const peft__rows *keys = node->in[IN_K]->rows;
     int64_t from = sequence;
     if (attr_of(node)->config.cross && batch->decoder_source != NULL) from = batch->decoder_source[sequence];
-    return from >= 0 && from < keys->sequences ? from : -1; /* the session has checked it */
+    if (is_stored(node)) return from;
+    return from >= 0 && from < node->in[IN_K]->rows->sequences ? from : -1; /* the session has checked it */
 }
 
 static void reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask) {
@@ -110,7 +118,7 @@ static int64_t prefix_chunks(const peft__node *node) {
 }
 
 static uint32_t phases(const peft__node *node, peft__pass pass) {
-    if (pass == PEFT__FORWARD) return attr_of(node)->config.cache != NULL ? 2 : 1;
+    if (pass == PEFT__FORWARD) return appends(node) ? 2 : 1;
     return (uint32_t)(prefix_chunks(node) + chunk_count(node) + 1);
 }
 
@@ -133,14 +141,14 @@ static sums sums_of(const peft__node *node) {
 
 static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     const attention *a = attr_of(node);
-    const peft__rows *queries = node->in[IN_Q]->rows, *keys = node->in[IN_K]->rows;
+    const peft__rows *queries = node->in[IN_Q]->rows;
     if (pass == PEFT__FORWARD) {
-        if (a->config.cache != NULL && phase == 0) return (uint32_t)keys->sequences;
+        if (appends(node) && phase == 0) return (uint32_t)node->in[IN_K]->rows->sequences;
         int64_t sum = 0;
         for (int64_t s = 0; s < queries->sequences; s++) sum += query_blocks(length_of(queries, s)) * a->config.heads;
         return (uint32_t)sum;
     }
-    if (phase + 1 < phases(node, pass)) return (uint32_t)(keys->sequences * a->config.heads);
+    if (phase + 1 < phases(node, pass)) return (uint32_t)(node->in[IN_K]->rows->sequences * a->config.heads);
     const sums s = sums_of(node);
     return s.keys + s.prefix + s.bias;
 }
@@ -217,12 +225,11 @@ static peft__attention_keys own_keys(const peft__node *node, int64_t head, int64
     const int64_t column = head / a->group * a->config.head_dim;
     peft__attention_keys keys = {.masked = true};
     if (a->config.cache != NULL) {
-        const int64_t row = sequence * a->cache.max_rows;
-        keys.k = a->cache.keys + row * k->cols + column;
-        keys.v = a->cache.values + row * v->cols + column;
-        keys.ldk = k->cols;
-        keys.ldv = v->cols;
-        keys.count = cached_rows(a, k->rows, sequence);
+        const int64_t width = a->config.kv_heads * a->config.head_dim, row = sequence * a->cache.max_rows;
+        keys.k = a->cache.keys + row * width + column;
+        keys.v = a->cache.values + row * width + column;
+        keys.ldk = keys.ldv = width;
+        keys.count = is_stored(node) ? a->cache.used[sequence] : cached_rows(a, k->rows, sequence);
     } else if (sequence >= 0) {
         const int64_t row = k->rows->offsets[sequence];
         keys.k = peft__row(k, row) + column;
@@ -247,7 +254,7 @@ static void forward_tile(const peft__node *node, uint32_t tile, const peft__run 
     const int64_t head = index % a->config.heads, block = blocks - 1 - index / a->config.heads;
     const int64_t first = block * PEFT__ATTENTION_QUERIES;
     const int64_t count = peft__min_i64(PEFT__ATTENTION_QUERIES, length_of(queries, sequence) - first);
-    const int64_t before = a->config.cache != NULL ? a->cache.used[sequence] : 0;
+    const int64_t before = appends(node) ? a->cache.used[sequence] : 0;
 
     peft__attention_tile t = start_tile(node, head, run);
     set_queries(node, head, queries->offsets[sequence] + first, count, before + first, &t);
@@ -400,7 +407,7 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
             sum_tile(node, tile, run);
         else
             backward_tile(node, phase, tile, run);
-    } else if (attr_of(node)->config.cache != NULL && phase == 0) {
+    } else if (appends(node) && phase == 0) {
         append_tile(node, tile);
     } else {
         forward_tile(node, tile, run);
@@ -431,9 +438,9 @@ static bool check(peft__graph *g, const peft__attention_config *c, const peft__v
         return false;
     }
     const int64_t width = c->heads * c->head_dim, kv_width = c->kv_heads * c->head_dim;
-    if (!peft__value_check(g, "attention", "query", q, NULL, width) ||
-        !peft__value_check(g, "attention", "key", k, c->cross ? NULL : q->rows, kv_width) ||
-        !peft__value_check(g, "attention", "value", v, k->rows, kv_width))
+    if (!peft__value_check(g, "attention", "query", q, NULL, width)) return false;
+    if (k != NULL && (!peft__value_check(g, "attention", "key", k, c->cross ? NULL : q->rows, kv_width) ||
+                      !peft__value_check(g, "attention", "value", v, k->rows, kv_width)))
         return false;
     if ((prefix_k == NULL) != (prefix_v == NULL)) {
         peft__graph_fail(g, peft__fail(ctx, PEFT_E_ARG, "attention: a prefix needs keys and values"));
@@ -448,9 +455,11 @@ static bool check(peft__graph *g, const peft__attention_config *c, const peft__v
                                        bias->rows->max_rows, bias->cols, c->heads));
         return false;
     }
-    if (c->cross && (c->causal || c->window > 0 || c->bidirectional_window > 0 || c->cache != NULL)) {
-        peft__graph_fail(g,
-                         peft__fail(ctx, PEFT_E_ARG, "attention: cross attention has no causal mask, window or cache"));
+    if (c->cross &&
+        (c->causal || c->window > 0 || c->bidirectional_window > 0 || (c->cache != NULL) != (k == NULL))) {
+        peft__graph_fail(g, peft__fail(ctx, PEFT_E_ARG,
+                                       "attention: cross attention has no causal mask or window, and keys of its own "
+                                       "or in a cache"));
         return false;
     }
     return true;
@@ -458,7 +467,8 @@ static bool check(peft__graph *g, const peft__attention_config *c, const peft__v
 
 peft__value *peft__op_attention(peft__graph *g, peft__value *q, peft__value *k, peft__value *v, peft__value *prefix_k,
                                 peft__value *prefix_v, peft__value *bias, const peft__attention_config *config) {
-    if (q == NULL || k == NULL || v == NULL || peft__graph_failed(g)) return NULL;
+    if (q == NULL || peft__graph_failed(g)) return NULL;
+    if ((k == NULL || v == NULL) && !(config->cross && config->cache != NULL && k == v)) return NULL;
     if (!check(g, config, q, k, v, prefix_k, prefix_v, bias)) return NULL;
     attention attr = {
         .config = *config, .group = config->heads / config->kv_heads, .span = bias != NULL ? (bias->cols + 1) / 2 : 0};

@@ -14,6 +14,9 @@
  * (row k = k-th row with a label): one product less, and the backward pass is a copy. A trained head must not touch its
  * gradient before the host asks for the backward pass, so there the chunks are gone through again. The loss is summed
  * in double, in the order of rows.
+ *
+ * peft__op_head_nll is the same without the sum: each row gives its own loss, and takes a gradient of its own, by which
+ * its row of the logits' gradient is multiplied.
  */
 #include "graph/op/weights.h"
 #include "kernel/gemm.h"
@@ -47,10 +50,14 @@ typedef struct head_loss {
     peft__weight weight;
     peft__vector bias;
     peft__head_config config;
+    bool by_row; /* out[0] is [rows, 1], one loss a row, and no end of the graph */
 } head_loss;
 
 static bool wants(const peft__value *value) {
     return value != NULL && value->needs_grad;
+}
+static bool is_by_row(const peft__node *node) {
+    return ((const head_loss *)node->attr)->by_row;
 }
 static bool is_trained(const peft__node *node) {
     return wants(node->in[IN_WEIGHT]) || wants(node->in[IN_BIAS]);
@@ -201,6 +208,21 @@ static void softmax(const peft__node *node, const shape *s, int64_t chunk, int64
     peft__softmax_loss_panel(run->cpu, &job);
 }
 
+/* Rows of the logits' gradient times what arrives at the rows' losses. It lies as [column][row of the panel]. */
+static void weigh(const peft__node *node, const shape *s, int64_t chunk, int64_t panel, float *temp) {
+    const peft__value *out = node->out[OUT_LOSS];
+    const int32_t *index = (const int32_t *)(const void *)(temp + s->index);
+    const int64_t tall = s->gemm.tokens, first = panel * tall;
+    for (int64_t block = 0; block < s->blocks; block++) {
+        const int64_t columns = block_columns(s, block);
+        float *rows = block_logits(s, temp, block) + first * columns;
+        for (int64_t r = 0; r < tall && first + r < chunk_rows(s, chunk); r++) {
+            const float factor = out->grad[index[first + r] * out->ld];
+            for (int64_t c = 0; c < columns; c++) rows[c * tall + r] *= factor;
+        }
+    }
+}
+
 /* The partial sum of dx over one segment of the vocabulary, some columns of x. */
 static void dx_segment(const peft__node *node, const shape *s, int64_t chunk, int64_t tile, const peft__run *run) {
     const head_loss *a = node->attr;
@@ -264,6 +286,13 @@ static void finish(const peft__node *node, const shape *s, peft__pass pass, int6
     const int64_t rows = chunk_rows(s, chunk);
     if (tile == 0) {
         if (pass == PEFT__BACKWARD) return;
+        if (is_by_row(node)) {
+            const double *each = (const double *)(const void *)(temp + s->losses);
+            const int32_t *row = (const int32_t *)(const void *)(temp + s->index);
+            const peft__value *out = node->out[OUT_LOSS];
+            for (int64_t r = 0; r < rows; r++) out->data[row[r] * out->ld] = (float)each[r];
+            return;
+        }
         double total = 0.0;
         memcpy(&total, temp, sizeof total);
         const double *losses = (const double *)(const void *)(temp + s->losses);
@@ -296,6 +325,11 @@ static void prepare(const peft__node *node, const shape *s, peft__pass pass, flo
     if (pass == PEFT__FORWARD) {
         const double zero = 0.0;
         memcpy(temp, &zero, sizeof zero);
+        if (is_by_row(node)) {
+            const peft__value *out = node->out[OUT_LOSS];
+            for (int64_t r = 0; r < out->rows->count; r++) out->data[r * out->ld] = 0.0f;
+            return;
+        }
         node->out[OUT_LOSS]->data[0] = 0.0f;
         node->out[OUT_LOSS]->data[1] = (float)s->labelled;
         return;
@@ -320,15 +354,10 @@ static void copy_rows(const peft__node *node, int64_t tile) {
         float *to = x->grad + r * x->ld;
         const bool has_label = x->rows->labels[r] != PEFT_IGNORE_LABEL;
         const float *row = kept->data + from * kept->ld;
+        const float factor = is_by_row(node) ? node->out[OUT_LOSS]->grad[r * node->out[OUT_LOSS]->ld] : 1.0f;
         if (has_label) from++;
-        if (!peft__accumulates(node, IN_X)) {
-            if (has_label)
-                memcpy(to, row, (size_t)x->cols * sizeof(float));
-            else
-                memset(to, 0, (size_t)x->cols * sizeof(float));
-        } else if (has_label) {
-            for (int64_t c = 0; c < x->cols; c++) to[c] += row[c];
-        }
+        if (!peft__accumulates(node, IN_X)) memset(to, 0, (size_t)x->cols * sizeof(float));
+        for (int64_t c = 0; has_label && c < x->cols; c++) to[c] += factor * row[c];
     }
 }
 
@@ -387,8 +416,10 @@ static void tile(const peft__node *node, peft__pass pass, uint32_t phase, uint32
     case SOFTMAX:
         for (int64_t r = (int64_t)number * PEFT__GEMM_MAX_TOKENS;
              r < peft__min_i64(chunk_rows(&s, chunk), ((int64_t)number + 1) * PEFT__GEMM_MAX_TOKENS);
-             r += s.gemm.tokens)
+             r += s.gemm.tokens) {
             softmax(node, &s, chunk, r / s.gemm.tokens, run);
+            if (pass == PEFT__BACKWARD && is_by_row(node)) weigh(node, &s, chunk, r / s.gemm.tokens, run->temp);
+        }
         break;
     case PRODUCTS: {
         const int64_t dx = s.dx ? s.segments * peft__ceil_div(s.cols, DX_COLUMNS) : 0;
@@ -442,8 +473,19 @@ static const peft__op head_loss_op = {
     .lane_bytes = lane_bytes,
 };
 
-peft__value *peft__op_head_loss(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias,
-                                const peft__head_config *config) {
+static const peft__op head_nll_op = {
+    .name = "head_nll",
+    .in_place = -1,
+    .reads = reads,
+    .phases = phases,
+    .tiles = tiles,
+    .tile = tile,
+    .temp_bytes = temp_bytes,
+    .lane_bytes = lane_bytes,
+};
+
+static peft__value *add(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias,
+                        const peft__head_config *config, bool by_row) {
     if (peft__graph_failed(g) || x == NULL) return NULL;
     if (!peft__weight_check(g, "head_loss", &head, head.matrix.rows, x->cols) ||
         !peft__vector_check(g, "head_loss", &bias, head.matrix.rows))
@@ -452,13 +494,25 @@ peft__value *peft__op_head_loss(peft__graph *g, peft__value *x, peft__weight hea
         return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_UNSUPPORTED,
                                               "head_loss: a trained output layer must be stored as [vocabulary, "
                                               "hidden], found [hidden, vocabulary]"));
-    head_loss attr = {head, bias, *config};
+    head_loss attr = {head, bias, *config, by_row};
     if (attr.config.logit_scale == 0.0f) attr.config.logit_scale = 1.0f; /* not set */
     peft__value *const in[IN_COUNT] = {x, head.value, bias.value};
-    peft__value *out[2] = {peft__value_new(g, peft__rows_fixed(g, 1), 2, "loss"),
+    peft__value *out[2] = {by_row ? peft__value_new(g, x->rows, 1, "losses of rows")
+                                  : peft__value_new(g, peft__rows_fixed(g, 1), 2, "loss"),
                            peft__value_new(g, x->rows, x->cols, "loss gradient")};
     if (out[0] == NULL || out[1] == NULL) return NULL;
-    out[0]->flags |= PEFT__VALUE_STAT;
+    if (!by_row) out[0]->flags |= PEFT__VALUE_STAT;
     out[1]->flags |= PEFT__VALUE_STAT;
-    return peft__node_add(g, &head_loss_op, in, IN_COUNT, out, 2, &attr, sizeof attr) == NULL ? NULL : out[0];
+    const peft__op *op = by_row ? &head_nll_op : &head_loss_op;
+    return peft__node_add(g, op, in, IN_COUNT, out, 2, &attr, sizeof attr) == NULL ? NULL : out[0];
+}
+
+peft__value *peft__op_head_loss(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias,
+                                const peft__head_config *config) {
+    return add(g, x, head, bias, config, false);
+}
+
+peft__value *peft__op_head_nll(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias,
+                               const peft__head_config *config) {
+    return add(g, x, head, bias, config, true);
 }
