@@ -137,12 +137,13 @@ void gc_begin(gc *c, const char *name, const gc_style *style, const int64_t *len
     int32_t *ids = gc_alloc(c, (size_t)c->batch.rows * sizeof *ids);
     c->batch.input_ids = ids;
     peft__capacity capacity = {
-        .rows = c->batch.rows + 3, .sequences = c->batch.sequences + 1, .labels = c->batch.rows + c->batch.decoder_rows + 3};
+        .rows = c->batch.rows + 3, .sequences = c->batch.sequences + 1, .labels = c->batch.rows + 3};
     if (decoder_lengths != NULL) {
         c->batch.decoder_sequences = fill_offsets(decoder_lengths, c->decoder_offsets, &c->batch.decoder_rows);
         c->batch.decoder_offsets = c->decoder_offsets;
         c->batch.decoder_input_ids = gc_alloc(c, (size_t)c->batch.decoder_rows * sizeof *ids);
         capacity.decoder_rows = c->batch.decoder_rows + 2;
+        capacity.labels += capacity.decoder_rows;
         capacity.decoder_sequences = c->batch.decoder_sequences + 1;
     }
     if (peft__graph_create(c->ctx, &capacity, &c->graph) < 0) exit(1);
