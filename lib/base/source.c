@@ -109,7 +109,7 @@ peft_status peft__source_open_memory(peft_context *ctx, const void *data, size_t
     if (data == NULL && size != 0)
         return peft__fail(ctx, PEFT_E_ARG, "%s: the address is NULL but the size is %zu",
                           name != NULL ? name : "memory", size);
-    peft__source *source;
+    peft__source *source = NULL;
     PEFT_TRY(source_create(ctx, name != NULL ? name : "memory", SOURCE_BORROWED, &source));
     if (size != 0) source->data = data;
     source->size = size;
