@@ -9,6 +9,7 @@
 #include "peft/context.h"
 #include "peft/dataset.h"
 #include "peft/image.h"
+#include "peft/metrics.h"
 #include "peft/model.h"
 #include "peft/optimizer.h"
 #include "peft/recipe.h"
