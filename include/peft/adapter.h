@@ -55,6 +55,20 @@ PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_tensor(peft_adapter *adapte
  *  return PEFT_E_UNSUPPORTED for values other than 1. */
 PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_scale(peft_adapter *adapter, float scale);
 
+/** A new LoRA adapter from `count` ones on the same base, each times its weight (and its own factor, peft_adapter_set_scale). `method`:
+ *  "cat" is exactly the weighted sum of their changes, with the sum of their ranks; "svd" cuts that sum back to `rank` (0: the largest of
+ *  theirs) by its singular values; "linear" adds up the factors as HF PEFT does, which needs equal ranks and is not the sum of the changes. `rank`
+ *  is for "svd" only. PEFT_E_UNSUPPORTED for methods other than LoRA, DoRA, and adapters with biases or modules of their own. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_combine(peft_context *context, peft_model *model, peft_adapter *const *adapters, const float *weights,
+                                                         uint32_t count, const char *method, uint32_t rank, peft_adapter **out_adapter);
+
+/** Writes a LoRA adapter as a GGUF file for llama.cpp, in F32, reads it back and compares. rsLoRA and patterns are folded into alpha and B;
+ *  what the format cannot hold (DoRA, biases, modules_to_save, other methods) is PEFT_E_UNSUPPORTED by name: merge it instead. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_export_gguf(const peft_adapter *adapter, const char *path);
+
+/** Reads such a file: a LoRA adapter with the ranks and the alpha that it holds. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_import_gguf(peft_context *context, peft_model *model, const char *path, peft_adapter **out_adapter);
+
 /** A new model whose weights are the base's with the adapters' changes added; the base is untouched (unmerging is going back to it).
  *  Changed matrices are held as float; all others stay shared with the base. PEFT_E_UNSUPPORTED for methods that cannot be merged. */
 PEFT_API PEFT_NODISCARD peft_status peft_model_merge(peft_context *context, peft_model *model, peft_adapter *const *adapters, uint32_t count,

@@ -64,4 +64,19 @@ peft_status peft__lora_export(const peft_adapter *adapter, peft__export *file);
 peft_status peft__lora_export_config(const peft_adapter *adapter, json_t *config);
 void peft__lora_destroy(peft_adapter *adapter);
 
+/* ---- lora_make.c ---- */
+typedef struct peft__lora_part {
+    const peft__module *module; /* of the model that the adapter is made for */
+    int64_t rank;
+    double alpha; /* s = alpha / rank */
+} peft__lora_part;
+
+/* A plain LoRA adapter with these layers and zeros in its factors; completed by peft__adapter_finish(). `where` is for
+ * error texts; base_name may be NULL. */
+peft_status peft__lora_make(peft_context *ctx, peft_model *model, const char *where, const peft__lora_part *parts,
+                            uint32_t count, const char *base_name, peft_adapter **out_adapter);
+/* Says why an adapter is more than factors of matrices: another method, DoRA, biases, copies of modules. `doing` names
+ * what is asked for ("combining", "a GGUF adapter"). */
+peft_status peft__lora_check_plain(const peft_adapter *adapter, const char *doing);
+
 #endif

@@ -32,6 +32,33 @@ class Adapter(Handle):
         self._own(pointer.value, context, context, model)
         return self
 
+    @classmethod
+    def combine(cls, context, model, adapters, weights, method="cat", rank=0):
+        """One LoRA adapter from several: "cat" (exact), "svd" (cut to rank), or "linear" (as HF PEFT, not the exact sum)."""
+        if len(adapters) != len(weights):
+            raise ArgumentError(f"combine: {len(adapters)} adapters, {len(weights)} weights")
+        handles = (ctypes.c_void_p * max(1, len(adapters)))(*[a.handle for a in adapters])
+        factors = (ctypes.c_float * max(1, len(weights)))(*weights)
+        self = cls.__new__(cls)
+        pointer = ctypes.c_void_p()
+        call(context, "peft_adapter_combine", context.handle, model.handle, handles, factors, len(adapters), method.encode(), rank,
+             ctypes.byref(pointer))
+        self._own(pointer.value, context, context, model)
+        return self
+
+    @classmethod
+    def import_gguf(cls, context, model, path):
+        """Reads a LoRA adapter of llama.cpp."""
+        self = cls.__new__(cls)
+        pointer = ctypes.c_void_p()
+        call(context, "peft_adapter_import_gguf", context.handle, model.handle, os.fsencode(path), ctypes.byref(pointer))
+        self._own(pointer.value, context, context, model)
+        return self
+
+    def export_gguf(self, path):
+        """Writes a LoRA adapter for llama.cpp."""
+        call(self._context, "peft_adapter_export_gguf", self.handle, os.fsencode(path))
+
     def save(self, folder):
         call(self._context, "peft_adapter_save", self.handle, os.fsencode(folder))
 
