@@ -15,9 +15,13 @@ FORMATS = ("auto", "text", "text_rows", "prompt_completion", "alpaca", "sharegpt
 
 class Batch:
     """A ragged batch from lists of sequences: Batch([[1, 2, 3], [4, 5]]). `labels` defaults to the ids themselves (a causal model learns
-    every token); -100 is not learnt. Keeps its arrays as long as it lives."""
+    every token); -100 is not learnt. Keeps its arrays as long as it lives.
 
-    def __init__(self, sequences, labels="same", sequence_labels=None, token_types=None, positions=None, adapter_ids=None):
+    Encoder-decoder models: `targets` are lists of what the decoder is to write, one for each sequence, or `target_source` says which sequence each
+    belongs to; the decoder reads them shifted right behind `decoder_start`."""
+
+    def __init__(self, sequences, labels="same", sequence_labels=None, token_types=None, positions=None, adapter_ids=None, targets=None,
+                 target_source=None, decoder_start=0):
         self.struct = new_struct(_abi.Batch, "peft_batch_init_sized")
         lengths = [len(s) for s in sequences]
         self._arrays = []
@@ -27,6 +31,8 @@ class Batch:
         self._put("offsets", offsets)
         ids = int_array(numpy.concatenate([numpy.asarray(s) for s in sequences]) if lengths else [], "sequences")
         self._put("input_ids", ids)
+        if isinstance(labels, str) and labels == "same" and targets is not None:
+            labels = None
         if isinstance(labels, str):
             if labels != "same":
                 raise ValueError(f'labels: expected lists, None or "same", found {labels!r}')
@@ -41,6 +47,20 @@ class Batch:
             self._put("sequence_labels", self._each(sequence_labels, lengths, "sequence_labels"))
         if adapter_ids is not None:
             self._put("adapter_ids", self._each(adapter_ids, lengths, "adapter_ids"))
+        if targets is not None:
+            self._put_targets(targets, target_source, decoder_start)
+
+    def _put_targets(self, targets, source, start):
+        targets = [int_array(t, "targets") for t in targets]
+        offsets = numpy.zeros(len(targets) + 1, numpy.int32)
+        numpy.cumsum([len(t) for t in targets], out=offsets[1:])
+        self.struct.decoder_rows, self.struct.decoder_sequences = int(offsets[-1]), len(targets)
+        self._put("decoder_offsets", offsets)
+        self._put("decoder_labels", int_array(numpy.concatenate(targets) if targets else [], "targets"))
+        shifted = [numpy.concatenate([[start], numpy.where(t[:-1] < 0, start, t[:-1])]) for t in targets if len(t)]
+        self._put("decoder_input_ids", int_array(numpy.concatenate(shifted) if shifted else [], "targets"))
+        if source is not None:
+            self._put("decoder_source", self._each(source, targets, "target_source"))
 
     @staticmethod
     def _flat(lists, lengths, what):

@@ -19,12 +19,13 @@ class Session(Handle):
 
     _destroy = "peft_session_destroy"
 
-    def __init__(self, context, model, adapters=(), own_loss=False, **options):
+    def __init__(self, context, model, adapters=(), own_loss=False, loss=None, **options):
+        """loss: "task" (default), "host" (the same as own_loss=True) or "tfew"."""
         adapters = list(adapters) if isinstance(adapters, (list, tuple)) else [adapters]
         if options.get("class_weights") is not None:
             weights = float_array(options["class_weights"], "class_weights")
             options["class_weights"] = as_float_pointer(weights)  # copied by the library
-        struct = new_struct(_abi.SessionOptions, "peft_session_options_init_sized", loss=int(own_loss), **options)
+        struct = new_struct(_abi.SessionOptions, "peft_session_options_init_sized", loss={None: int(own_loss), "task": 0, "host": 1, "tfew": 2}[loss], **options)
         array = (ctypes.c_void_p * max(1, len(adapters)))(*[a.handle for a in adapters])
         pointer = ctypes.c_void_p()
         call(context, "peft_session_create", context.handle, model.handle, array, len(adapters), ctypes.byref(struct), ctypes.byref(pointer))
@@ -95,11 +96,21 @@ class Session(Handle):
         info = new_struct(_abi.ModelInfo)
         call(self._context, "peft_model_get_info", self._parents[1].handle, ctypes.byref(info))
         width = max(info.vocab_size, info.num_labels, 1)
-        height = batch.struct.sequences if last else batch.struct.rows + 256 * batch.struct.sequences
+        struct = batch.struct
+        height = max(struct.sequences, struct.decoder_sequences) if last else max(struct.rows, struct.decoder_rows) + 256 * struct.sequences
         out = numpy.empty(height * width, numpy.float32)
         call(self._context, "peft_session_logits", self.handle, ctypes.byref(batch.struct), int(last), as_float_pointer(out), out.size,
              ctypes.byref(rows), ctypes.byref(cols))
         return out[: rows.value * cols.value].reshape(rows.value, cols.value).copy()
+
+    def score(self, batch):
+        """(sum of -log p, number of tokens) of the labels of every sequence; of every decoder sequence for encoder-decoder models. The likeliest of several
+        answers is that with the smallest quotient."""
+        size = max(batch.struct.sequences, batch.struct.decoder_sequences)
+        nll, tokens, count = numpy.empty(size, numpy.float64), numpy.empty(size, numpy.int64), ctypes.c_int64()
+        call(self._context, "peft_session_score", self.handle, ctypes.byref(batch.struct), nll.ctypes.data_as(ctypes.POINTER(ctypes.c_double)),
+             tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)), size, ctypes.byref(count))
+        return nll[: count.value].copy(), tokens[: count.value].copy()
 
     def output(self):
         """own_loss sessions: the outputs of the last forward pass (a copy)."""

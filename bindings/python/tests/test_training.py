@@ -212,3 +212,25 @@ def test_memory_is_known_before_it_is_taken(context, model):
     session = peft.Session(context, model, adapter, max_rows=64, max_sequences=2)
     assert context.memory()["bytes"] - before >= info["activations"] + info["gradients"]
     session.close()
+
+
+def test_encoder_decoder_models_choose_and_write(context):
+    folder = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..", "..", "tests", "data", "models", "t5-tiny")
+    model = peft.Model(context, folder)
+    adapter = peft.Adapter(context, model, {"peft_type": "IA3"}, seed=1)
+    session = peft.Session(context, model, adapter, loss="tfew")
+    optimizer = peft.Optimizer(context, adapter, kind="adafactor", lr=0.05)
+    batch = peft.Batch([[14, 4, 35, 30], [7, 29, 20]], sequence_labels=[1, 0], targets=[[5, 39], [9, 3, 39], [12, 39], [8, 8, 39]],
+                       target_source=[0, 0, 1, 1])
+    before, count = session.eval(batch)
+    assert count == 2
+    for _ in range(30):
+        session.forward_backward(batch)
+        optimizer.step(session)
+    assert session.eval(batch)[0] < before - 0.1
+    nll, tokens = session.score(batch)
+    assert list(tokens) == [2, 3, 2, 3]
+    assert (nll / tokens).reshape(2, 2).argmin(axis=1).tolist() == [1, 0]
+    assert session.logits(batch).shape == (10, 48)
+    plain = peft.Session(context, model)
+    assert plain.generate([40, 11, 19], num_beams=3, max_new_tokens=10).tolist() == [41, 17, 41, 25]
