@@ -2,7 +2,7 @@
 # cli.sh PEFT: the `peft` program from outside: train, interrupt, resume, eval, generate, inspect, merge, estimate, preview; what it says to
 # mistakes, and its exit codes.
 set -u
-peft=$1
+peft=$(realpath "$1")
 [ -x "$peft" ] && "$peft" --version >/dev/null || { echo "cli.sh: $peft does not run" >&2; exit 1; }
 cd "$(dirname "$0")/.."
 out=$(mktemp -d)

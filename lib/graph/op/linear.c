@@ -19,7 +19,7 @@ enum {
     IN_WEIGHT = 2,           /* + i */
     IN_BIAS = 2 + GROUP_MAX, /* + i */
     IN_COUNT = 2 + 2 * GROUP_MAX,
-    ROW_BLOCK = 528, /* rows of a tile at most: bounds its time; a multiple of PEFT__GEMM_TOKEN_CHUNK */
+    ROW_BLOCK = 768, /* rows of a tile at most: bounds its time; a multiple of PEFT__GEMM_TOKEN_CHUNK */
     FEATURE_BLOCK_MAX = 128,
     GEMV_BLOCK = 64,
     DW_TOKENS = 192,
