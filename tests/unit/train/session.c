@@ -281,7 +281,7 @@ static void check_refusals(peft_adapter *adapter) {
     make_batch();
     static int32_t many[100], whole_length[2] = {0, 65};
     bad = batch, bad.rows = 65, bad.sequences = 1, bad.offsets = whole_length, bad.input_ids = bad.labels = many;
-    refuse(s, &bad, PEFT_E_LIMIT, "max_position_embeddings");
+    refuse(s, &bad, PEFT_E_LIMIT, "positions");
     bad = batch, bad.flags = 1;
     refuse(s, &bad, PEFT_E_ARG, "flags");
     double loss = 0.0;
@@ -290,6 +290,38 @@ static void check_refusals(peft_adapter *adapter) {
     CHECK_STATUS(ctx, peft_session_backward(s, NAN), PEFT_E_ARG);
     CHECK_OK(ctx, peft_session_backward(s, 1.0f));
     peft_session_destroy(s);
+}
+
+/* Sequences of one batch under different adapters: each gets the logits that it gets alone. */
+static void check_adapter_ids(peft_adapter *first) {
+    enum { CLASSES = VOCAB };
+    static float mixed[ROWS * CLASSES], alone[ROWS * CLASSES];
+    peft_adapter *second = lora(77), *pair[2] = {first, second}, *dora = NULL;
+    peft_session *both = NULL, *single[3] = {session_of(first, PEFT_LOSS_TASK), session_of(second, PEFT_LOSS_TASK), session_of(NULL, PEFT_LOSS_TASK)};
+    CHECK_OK(ctx, peft_session_create(ctx, model, pair, 2, NULL, &both));
+    static const int32_t chosen[SEQUENCES] = {1, -1, 0};
+    static const int which[SEQUENCES] = {1, 2, 0};
+    make_batch();
+    batch.adapter_ids = chosen;
+    int64_t rows = 0, cols = 0;
+    CHECK_OK(ctx, peft_session_logits(both, &batch, PEFT_LOGITS_ALL, mixed, ROWS * CLASSES, &rows, &cols));
+    CHECK(rows == ROWS && cols == CLASSES);
+    batch.adapter_ids = NULL;
+    for (int s = 0; s < SEQUENCES; s++) {
+        CHECK_OK(ctx, peft_session_logits(single[which[s]], &batch, PEFT_LOGITS_ALL, alone, ROWS * CLASSES, NULL, NULL));
+        const int64_t at = (int64_t)offsets[s] * CLASSES, count = (int64_t)(offsets[s + 1] - offsets[s]) * CLASSES;
+        CHECK(worst(mixed + at, alone + at, count, 1.0f) < 1e-6);
+    }
+    CHECK_OK(ctx, peft_adapter_create(ctx, model, "{\"peft_type\": \"LORA\", \"use_dora\": true, \"target_modules\": [\"q_proj\"]}", 1, &dora));
+    peft_session *whole_batch = session_of(dora, PEFT_LOSS_TASK);
+    batch.adapter_ids = chosen;
+    CHECK_STATUS(ctx, peft_session_forward(whole_batch, &batch, NULL), PEFT_E_UNSUPPORTED);
+    batch.adapter_ids = NULL;
+    peft_session_destroy(whole_batch);
+    peft_adapter_destroy(dora);
+    for (int i = 0; i < 3; i++) peft_session_destroy(single[i]);
+    peft_session_destroy(both);
+    peft_adapter_destroy(second);
 }
 
 int main(void) {
@@ -305,6 +337,7 @@ int main(void) {
     check_host_loss(adapter);
     check_two_adapters(adapter);
     check_refusals(adapter);
+    check_adapter_ids(adapter);
     peft_adapter_destroy(adapter);
     peft_model_destroy(model);
     uint64_t held = 0;
