@@ -1,0 +1,46 @@
+/* image_data.h: from pictures to what a vision model reads.
+ *
+ *   image_resize.c     another size, as PIL
+ *   image_processor.c  preprocessor_config.json: resize, crop, scale, normalise; changes by chance for training
+ *   image_list.c       which pictures a data set has, and their classes
+ */
+#ifndef PEFT_DATA_IMAGE_DATA_H
+#define PEFT_DATA_IMAGE_DATA_H
+
+#include "format/image.h"
+#include "peft/image.h"
+
+/* PIL's numbers. */
+typedef enum {
+    PEFT__RESAMPLE_NEAREST = 0,
+    PEFT__RESAMPLE_LANCZOS = 1,
+    PEFT__RESAMPLE_BILINEAR = 2,
+    PEFT__RESAMPLE_BICUBIC = 3,
+    PEFT__RESAMPLE_BOX = 4,
+    PEFT__RESAMPLE_HAMMING = 5
+} peft__resample;
+
+/* `part`: x, y, width and height of the piece of `from` that fills the result; NULL = all of it. */
+peft_status peft__image_resize(peft_context *ctx, const peft__image *from, peft__resample resample, const double part[4],
+                               int64_t width, int64_t height, peft__image *out);
+
+/* ---- image_processor.c ---- */
+
+struct peft_image_processor {
+    peft_context *ctx;
+    uint32_t channels;
+    bool resize, crop, rescale, normalise;
+    int64_t height, width, shortest; /* of resizing; shortest > 0: that side, the other in proportion */
+    int64_t crop_height, crop_width;
+    peft__resample resample;
+    double factor;
+    double mean[3], deviation[3];
+    int64_t out_height, out_width; /* of what comes out; with `shortest` and no crop: 0 */
+};
+
+/* Takes a picture that is decoded already. `out` has room for channels * out_height * out_width floats. */
+peft_status peft__image_prepare(const peft_image_processor *processor, const peft__image *image,
+                                const peft_image_augment *augment, float *out, int64_t room, int64_t *out_height,
+                                int64_t *out_width);
+
+#endif

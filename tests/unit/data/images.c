@@ -1,0 +1,180 @@
+/* Pictures: every file and filter as PIL, preprocessing as transformers (tests/data/images/make.py); files that are cut off or lie. */
+#include "check.h"
+#include "data/image_data.h"
+#include "format/json.h"
+#include "format/safetensors.h"
+#include "peft/peft.h"
+#include "peft_config.h"
+
+enum { PATH = 600 };
+
+static peft_context *ctx;
+static const char *root;
+static peft__tensors *expected;
+
+static char *at(char path[PATH], const char *name) {
+    (void)snprintf(path, PATH, "%s/images/%s", root, name);
+    return path;
+}
+
+static uint8_t *slurp(const char *name, size_t *size) {
+    char path[PATH];
+    FILE *file = fopen(at(path, name), "rb");
+    uint8_t *data = malloc(1 << 17);
+    *size = file != NULL ? fread(data, 1, 1 << 17, file) : 0;
+    CHECK(*size > 0);
+    if (file != NULL) fclose(file);
+    return data;
+}
+
+static int worst_byte(const peft__image *image, const peft__tensor *want) {
+    if (!CHECK(image->height == want->shape[0] && image->width == want->shape[1])) return 256;
+    int worst = 0;
+    for (int64_t i = 0; i < image->height * image->width * 3; i++) {
+        const int difference = abs((int)image->pixels[i] - (int)want->data[i]);
+        worst = difference > worst ? difference : worst;
+    }
+    return worst;
+}
+
+static bool is_built(const char *name) {
+    if (strstr(name, ".png") != NULL) return PEFT_HAVE_PNG;
+    return strstr(name, ".jpg") == NULL || PEFT_HAVE_JPEG;
+}
+
+static void test_files(void) {
+    for (size_t i = 0; i < peft__tensors_count(expected); i++) {
+        const peft__tensor *want = peft__tensors_at(expected, i);
+        if (strncmp(want->name, "resize.", 7) == 0 || strncmp(want->name, "process.", 8) == 0) continue;
+        size_t size;
+        uint8_t *data = slurp(want->name, &size);
+        peft__image image;
+        if (!is_built(want->name)) {
+            CHECK_STATUS(ctx, peft__image_decode(ctx, want->name, data, size, &image), PEFT_E_UNSUPPORTED);
+            free(data);
+            continue;
+        }
+        CHECK_OK(ctx, peft__image_decode(ctx, want->name, data, size, &image));
+        const int worst = worst_byte(&image, want);
+        if (!CHECK(worst <= (strstr(want->name, ".jpg") != NULL ? 1 : 0))) fprintf(stderr, "    %s: %d\n", want->name, worst);
+        peft__image_free(ctx, &image);
+        /* Cut anywhere: an error, or (behind the last pixel) the same picture; never more. */
+        for (size_t cut = 0; cut < size; cut++) {
+            uint8_t *copy = malloc(cut + 1);
+            memcpy(copy, data, cut);
+            const peft_status status = peft__image_decode(ctx, "cut", copy, cut, &image);
+            CHECK(status == PEFT_E_FORMAT || (status == PEFT_OK && cut + 16 > size));
+            if (status == PEFT_OK) peft__image_free(ctx, &image);
+            free(copy);
+        }
+        free(data);
+    }
+}
+
+static void test_resize(void) {
+    char path[PATH], name[64];
+    peft__image photo;
+    CHECK_OK(ctx, peft__image_open(ctx, at(path, "photo.ppm"), &photo));
+    static const int64_t sizes[][2] = {{30, 21}, {12, 12}, {47, 9}, {30, 40}, {64, 21}, {1, 1}};
+    for (int filter = 0; filter < 6; filter++) {
+        for (size_t i = 0; i < PEFT_COUNT(sizes); i++) {
+            (void)snprintf(name, sizeof name, "resize.%d.%dx%d", filter, (int)sizes[i][0], (int)sizes[i][1]);
+            const peft__tensor *want = peft__tensors_find(expected, name);
+            peft__image out;
+            if (!CHECK(want != NULL)) continue;
+            CHECK_OK(ctx, peft__image_resize(ctx, &photo, (peft__resample)filter, NULL, sizes[i][0], sizes[i][1], &out));
+            const int worst = worst_byte(&out, want);
+            if (!CHECK(worst == 0)) fprintf(stderr, "    %s: %d\n", name, worst);
+            peft__image_free(ctx, &out);
+        }
+    }
+    peft__image_free(ctx, &photo);
+}
+
+static void test_processors(const peft_model *model) {
+    char path[PATH], name[64];
+    size_t size;
+    uint8_t *data = slurp("photo.ppm", &size);
+    json_t *cases = json_load_file(at(path, "processors.json"), 0, NULL), *config;
+    const char *key;
+    static float out[4096 * 4], again[4096 * 4];
+    json_object_foreach(cases, key, config) {
+        char *text = json_dumps(config, 0);
+        peft_image_processor *processor = NULL;
+        int64_t height = 0, width = 0;
+        CHECK_OK(ctx, peft_image_processor_create(ctx, model, text, &processor));
+        free(text);
+        CHECK_STATUS(ctx, peft_image_process(processor, "p", data, size, NULL, out, 5, &height, &width), PEFT_E_LIMIT);
+        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, NULL, out, PEFT_COUNT(out), &height, &width));
+        (void)snprintf(name, sizeof name, "process.%s", key);
+        const peft__tensor *want = peft__tensors_find(expected, name);
+        CHECK(want != NULL && want->shape[1] == height && want->shape[2] == width);
+        double worst = 0;
+        float *values = malloc((size_t)peft__tensor_elements(want) * sizeof *values);
+        CHECK_OK(ctx, peft__tensor_read_f32(ctx, want, values));
+        for (int64_t i = 0; i < 3 * height * width; i++) worst = fmax(worst, fabs((double)out[i] - (double)values[i]));
+        if (!CHECK(worst <= 2e-5)) fprintf(stderr, "    %s: %g\n", key, worst);
+        free(values);
+
+        peft_image_augment augment;
+        peft_image_augment_init(&augment);
+        augment.flip = 1.0f; /* certain: exchanges left and right of what came before */
+        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, again, PEFT_COUNT(again), &height, &width));
+        CHECK(again[0] == out[width - 1] && again[width - 1] == out[0]);
+        augment.random_resized_crop = 1;
+        augment.seed = 5;
+        augment.flip = 0.5f;
+        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, again, PEFT_COUNT(again), &height, &width));
+        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width));
+        CHECK(memcmp(out, again, (size_t)(3 * height * width) * sizeof *out) == 0);
+        augment.seed = 6;
+        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width));
+        CHECK(memcmp(out, again, (size_t)(3 * height * width) * sizeof *out) != 0);
+        augment.max_scale = 1.5f;
+        CHECK_STATUS(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width), PEFT_E_ARG);
+        peft_image_processor_destroy(processor);
+    }
+    json_decref(cases);
+    free(data);
+    static const char *const bad[] = {"[]", "{\"size\": 0}", "{\"size\": {\"height\": 3}}", "{\"image_std\": [1, 0, 1]}", "{\"resample\": 9}", "{\"do_resize\": 7}", "{"};
+    for (size_t i = 0; i < PEFT_COUNT(bad); i++) {
+        peft_image_processor *processor = NULL;
+        CHECK(peft_image_processor_create(ctx, model, bad[i], &processor) < 0 && processor == NULL);
+    }
+}
+
+static void test_sizes(void) {
+    static const char *const large[] = {"P6 40000 40000 255\n", "P6 30000 30000 255\n", "P5 0 4 255\n", "P6 4 4 0\n", "P6 4 4 70000\n",
+                                        "P6 99999999999999 1 255\n", "P2 2 2 9\n1 2 3 99", "P3 1 1 255\n", "GIF89a", ""};
+    for (size_t i = 0; i < PEFT_COUNT(large); i++) {
+        peft__image image;
+        const peft_status status = peft__image_decode(ctx, "large", large[i], strlen(large[i]), &image);
+        CHECK(status == PEFT_E_FORMAT || status == PEFT_E_LIMIT);
+    }
+    /* A PNG that says it is 30000 x 30000. */
+    static const uint8_t png[] = {0x89, 'P', 'N', 'G', '\r', '\n', 0x1a, '\n', 0, 0, 0, 13, 'I', 'H', 'D', 'R', 0, 0, 0x75, 0x30, 0, 0, 0x75, 0x30, 8, 2, 0, 0, 0,
+                                  0x9e, 0x2d, 0x6e, 0x5e, 0, 0, 0, 0};
+    peft__image image;
+    const peft_status status = peft__image_decode(ctx, "large.png", png, sizeof png, &image);
+    CHECK(status == PEFT_E_LIMIT || status == PEFT_E_FORMAT || !PEFT_HAVE_PNG);
+}
+
+int main(void) {
+    char path[PATH];
+    root = getenv("PEFT_TEST_DATA");
+    if (root == NULL) return 77;
+    if (peft_context_create(NULL, &ctx) < 0) return 1;
+    peft_model *model = NULL;
+    CHECK_OK(ctx, peft__safetensors_open(ctx, at(path, "expected.safetensors"), &expected));
+    (void)snprintf(path, sizeof path, "%s/models/vision/vit", root);
+    CHECK_OK(ctx, peft_model_load(ctx, path, NULL, &model));
+    if (expected == NULL || model == NULL) return 1;
+    test_files();
+    test_resize();
+    test_processors(model);
+    test_sizes();
+    peft__tensors_unref(expected);
+    peft_model_destroy(model);
+    peft_context_destroy(ctx);
+    return check_summary();
+}
