@@ -181,6 +181,8 @@ static peft_status matrices_of(const peft_adapter *adapter, const oft_layer *lay
     if (r != NULL) peft__value_output(g, r);
     peft_status status = peft__graph_plan(g, false);
     if (status >= 0) status = peft__graph_allocate(g);
+    const peft_batch nothing = {.struct_size = sizeof nothing};
+    if (status >= 0) status = peft__graph_bind(g, &nothing);
     peft__cursor cursor = {0, 0, 0};
     const peft__run_options options = {.deadline_us = UINT64_MAX};
     if (status >= 0) status = peft__graph_run(g, &cursor, peft__graph_plan_info(g)->forward_steps, &options);

@@ -16,7 +16,7 @@ sys.path.insert(0, str(pathlib.Path(__file__).resolve().parents[2] / "bindings" 
 import libpeft
 import llama_cpp
 
-TOKENS = [5, 9, 40, 7, 33, 21, 100, 12]
+TOKENS = [5, 9, 40, 7, 33, 21, 12, 3]
 LLAMA = ["q_proj", "k_proj", "v_proj", "down_proj"]
 CASES = {
     "plain": {"r": 4, "lora_alpha": 8},
@@ -27,7 +27,7 @@ CASES = {
 
 
 def theirs(path, adapter=None):
-    model = llama_cpp.Llama(str(path), lora_path=adapter and str(adapter), n_ctx=32, logits_all=True, verbose=False, n_threads=1, n_batch=32)
+    model = llama_cpp.Llama(str(path), lora_path=adapter and str(adapter), n_ctx=32, logits_all=True, verbose=False, n_threads=1, n_batch=32, type_k=0, type_v=0)
     model.eval(TOKENS)
     return numpy.array(model.scores[: len(TOKENS)], dtype=numpy.float32)
 

@@ -12,4 +12,9 @@ if [ -z "$python" ]; then
     python=$work/venv/bin/python
     "$python" -m pip install --quiet torch==2.13.0 transformers==5.23.0 peft==0.21.2 numpy || { echo "the oracle could not be installed"; exit 77; }
 fi
-PEFT_LIBRARY=$build/lib/libpeft.so PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/interchange/hf_peft.py" "$top/tests/data/models/llama-gqa"
+status=0
+for model in llama-gqa encoders/bert encoders/roberta encoders/distilbert encoders/electra encoders/albert; do
+    echo "$model"
+    PEFT_LIBRARY=$build/lib/libpeft.so PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/interchange/hf_peft.py" "$top/tests/data/models/$model" || status=1
+done
+exit $status

@@ -26,7 +26,7 @@ static void check_refusals(peft_context *ctx, peft_model *model) {
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"r\": \"8\"}", PEFT_E_FORMAT, "r");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"lora_dropout\": 1.5}", PEFT_E_FORMAT, "lora_dropout");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"bias\": \"some\"}", PEFT_E_FORMAT, "bias");
-    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": \"pissa\"}", PEFT_E_UNSUPPORTED, "pissa");
+    refuse(ctx, model, "{\"peft_type\": \"LORA\", \"init_lora_weights\": \"olora\"}", PEFT_E_UNSUPPORTED, "olora");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj\": 2.5}}", PEFT_E_ARG, "q_proj");
     refuse(ctx, model, "{\"peft_type\": \"LORA\", \"rank_pattern\": {\"q_proj\": \"x\"}}", PEFT_E_FORMAT,
            "rank_pattern");

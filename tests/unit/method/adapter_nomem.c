@@ -40,6 +40,16 @@ static peft_status run(fixture *t, const char *config) {
     peft_model *merged = NULL;
     peft_status status = peft_adapter_create(t->ctx, t->model, config, 3, &adapter);
     if (status >= 0) status = peft_adapter_save(adapter, t->folder);
+    char gguf[600];
+    snprintf(gguf, sizeof gguf, "%s/adapter.gguf", t->folder);
+    if (status >= 0 && strstr(config, "pissa") != NULL) {
+        const float weights[] = {0.5f, 2.0f};
+        peft_adapter *const two[] = {adapter, adapter};
+        peft_adapter *combined = NULL;
+        status = peft_adapter_export_gguf(adapter, gguf);
+        if (status >= 0) status = peft_adapter_combine(t->ctx, t->model, two, weights, 2, "svd", 3, &combined);
+        peft_adapter_destroy(combined);
+    }
     if (status >= 0) status = peft_adapter_load(t->ctx, t->model, t->folder, &loaded);
     if (status >= 0) status = peft_model_merge(t->ctx, t->model, &loaded, 1, &merged);
     if (status >= 0) status = peft_model_save(t->ctx, merged, t->out, PEFT_DTYPE_F16);
@@ -90,6 +100,12 @@ int main(void) {
     check(&t, "{\"peft_type\": \"LORA\", \"target_modules\": [\"embed_tokens\", \"lm_head\"], \"modules_to_save\": "
               "[\"norm\"]}");
     check(&t, "{\"peft_type\": \"FULL\", \"trainable\": \".*proj.*\"}");
+    check(&t, "{\"peft_type\": \"LOHA\", \"r\": 2}");
+    check(&t, "{\"peft_type\": \"LOKR\", \"r\": 1, \"decompose_both\": true}");
+    check(&t, "{\"peft_type\": \"VERA\", \"r\": 4}");
+    check(&t, "{\"peft_type\": \"OFT\", \"oft_block_size\": 8}");
+    check(&t, "{\"peft_type\": \"ADALORA\", \"init_r\": 2, \"target_r\": 1, \"total_step\": 9}");
+    check(&t, "{\"peft_type\": \"LORA\", \"r\": 2, \"init_lora_weights\": \"pissa\"}");
     peft_model_destroy(t.model);
     peft_context_destroy(t.ctx);
     CHECK(t.memory.live == 0);
