@@ -26,7 +26,8 @@ enum {
     PEFT_DATA_REGRESSION = 8,        /**< the same with a number, or a list of as many numbers as the model has outputs */
     PEFT_DATA_MULTI_LABEL = 9,       /**< the same with any number of classes: a list of names, or of 0 and 1; in CSV "a|b" */
     PEFT_DATA_TOKEN_CLS = 10,        /**< {"tokens": [words], "ner_tags": [names or numbers]}, or CoNLL columns (.conll, .bio, .iob, .iob2, .txt) */
-    PEFT_DATA_MASKED_LM = 11         /**< text as PEFT_DATA_TEXT or _TEXT_ROWS; tokens are hidden and learnt, others in every epoch */
+    PEFT_DATA_MASKED_LM = 11,        /**< text as PEFT_DATA_TEXT or _TEXT_ROWS; tokens are hidden and learnt, others in every epoch */
+    PEFT_DATA_IMAGES = 12            /**< pictures with a class, for vision models: a folder of class folders, a table of paths and labels (csv, jsonl), IDX (MNIST) or CIFAR files */
 };
 
 enum { PEFT_EOS_AUTO = 0, PEFT_EOS_NEVER = 1, PEFT_EOS_ALWAYS = 2 };
@@ -58,6 +59,8 @@ typedef struct peft_dataset_options {
     uint32_t unlabelled;      /**< 1: rows need no label (data to predict); default 0 */
     int32_t truncation;       /**< labelled pairs: PEFT_TRUNCATE_*, 0 = longest first (default) */
     float mask_probability;   /**< PEFT_DATA_MASKED_LM: share of tokens that are learnt; 0 = 0.15 (default) */
+    float image_flip;         /**< pictures: chance that left and right are exchanged; default 0 */
+    uint32_t image_crop;      /**< pictures: 1: a random piece fills the picture, anew in every epoch (peft_image_augment); default 0 */
 } peft_dataset_options;
 
 PEFT_API void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t size);

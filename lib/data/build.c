@@ -98,8 +98,7 @@ static uint64_t row_line(const row_source *source) {
     return source->rows != NULL ? peft__rows_line(source->rows) : source->conll.row_line;
 }
 
-/* Is row number `row` of the part that the options ask for? */
-static bool in_part(const peft_dataset_options *options, uint64_t row) {
+bool peft__in_part(const peft_dataset_options *options, uint64_t row) {
     if (options->part == PEFT_PART_ALL) return true;
     const double fraction = options->validation_fraction;
     bool validation = fraction >= 1.0;
@@ -176,7 +175,7 @@ static peft_status next_record(row_source *source, peft__encoder *encoder, peft_
     }
     if (status != PEFT_OK) return status;
     const uint64_t line = row_line(source);
-    if (!in_part(encoder->options, (*number)++)) {
+    if (!peft__in_part(encoder->options, (*number)++)) {
         encoder->reading.other_part++;
         json_decref(row);
         return PEFT_OK;

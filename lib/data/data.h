@@ -6,6 +6,7 @@
  *
  *   record.c   a row of a file -> text and the bytes of it that are learnt
  *   encode.c   text -> tokens and labels of one example
+ *   answer.c   the same for encoder-decoder models
  *   labels.c   names of classes
  *   labelled.c rows with a class, several, or numbers; rows of words with tags
  *   conll.c    columns of words and tags -> rows
@@ -15,10 +16,12 @@
  *   order.c    the order of an epoch, and packing
  *   report.c   what was read and skipped; preview of one example
  *   dataset.c  the public functions
+ *   image_*.c  pictures (image_data.h)
  */
 #ifndef PEFT_DATA_DATA_H
 #define PEFT_DATA_DATA_H
 
+#include "data/image_data.h"
 #include "format/json.h"
 #include "format/text_rows.h"
 #include "peft/dataset.h"
@@ -41,7 +44,8 @@ typedef enum {
     PEFT__LEARNS_TOKENS,   /* labels of tokens themselves */
     PEFT__LEARNS_HIDDEN,   /* labels are what may be hidden; masked.c chooses */
     PEFT__LEARNS_CLASS,    /* a class for the whole */
-    PEFT__LEARNS_TARGETS   /* numbers for the whole */
+    PEFT__LEARNS_TARGETS,  /* numbers for the whole */
+    PEFT__LEARNS_ANSWER    /* what a decoder says to what an encoder reads: the tokens behind the context */
 } peft__learns;
 
 typedef struct peft__store {
@@ -255,6 +259,8 @@ peft_status peft__check_ids(const peft__encoder *encoder, const int32_t *ids, in
 /* masked.c: one text becomes as many examples as it takes, each with the template's tokens around. */
 peft_status peft__encode_masked(peft__encoder *encoder, const char *text, size_t length, uint64_t line,
                                 peft__store *store);
+/* answer.c: question and answer, for an encoder and a decoder. */
+peft_status peft__encode_answer(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
 /* A long text becomes windows. */
 peft_status peft__encode_windows(peft__encoder *encoder, const char *text, size_t length, bool is_end,
                                  peft__store *store);
@@ -282,12 +288,16 @@ typedef struct peft__data_base {
     int64_t types;            /* token types; 0 or 1: the model has none */
     int64_t outputs;          /* classes or numbers that the model gives; 0 = not known */
     int32_t task;             /* PEFT_TASK_*, AUTO = not known */
+    int32_t decoder_start;    /* what an encoder-decoder model's decoder reads first */
     const peft__json *config; /* of the model; may be NULL */
 } peft__data_base;
 
 /* Reads bytes (inflated here when they are gzip) into the data set's store and report. */
 peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const char *name, const peft__data_base *base,
                                peft_dataset *dataset);
+
+/* Is row number `row` of the part that the options ask for? */
+bool peft__in_part(const peft_dataset_options *options, uint64_t row);
 
 /* ---- dataset.c ----------------------------------------------------------------------------------------- */
 
@@ -309,8 +319,16 @@ struct peft_dataset {
     int32_t *offsets;                             /* [offsets_capacity] */
     int32_t *batch_classes;                       /* [offsets_capacity] */
     float *batch_targets;                         /* [offsets_capacity * target_cols] */
+    int32_t *answer_ids, *answer_labels;          /* [rows_capacity] with PEFT__LEARNS_ANSWER */
+    int32_t *answer_offsets;                      /* [offsets_capacity] likewise */
+    int32_t decoder_start;
     int64_t rows_capacity, offsets_capacity;
     const char *chat_name; /* in texts, or NULL */
+    peft__images *images;  /* NULL: tokens */
+    int32_t *image_of;     /* [examples] picture of each example */
+    float *features;       /* [rows_capacity, feature_cols] */
+    int32_t *grids;        /* [offsets_capacity, 2] */
+    int64_t feature_cols;
     peft__buffer report;
 };
 

@@ -22,8 +22,8 @@ void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t siz
 
 static peft_status check_options(peft_context *ctx, const peft_dataset_options *o, int64_t max_length,
                                  int64_t positions) {
-    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_MASKED_LM)
-        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_MASKED_LM,
+    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_IMAGES)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_IMAGES,
                           o->format);
     if (max_length < 2 || max_length > INT32_MAX)
         return peft__fail(ctx, PEFT_E_ARG, "max_length is at least 2 (one token to read and one to learn), found %lld",
@@ -75,6 +75,8 @@ static int32_t format_for(const peft__data_base *base) {
         return PEFT_DATA_TOKEN_CLS;
     case PEFT_TASK_MASKED_LM:
         return PEFT_DATA_MASKED_LM;
+    case PEFT_TASK_IMAGE_CLS:
+        return PEFT_DATA_IMAGES;
     default:
         return PEFT_DATA_AUTO;
     }
@@ -84,9 +86,12 @@ static int32_t format_for(const peft__data_base *base) {
 static bool serves(int32_t format, int32_t task) {
     switch (task) {
     case PEFT_TASK_AUTO:
-        return true; /* no model */
+        return format != PEFT_DATA_IMAGES; /* no model */
     case PEFT_TASK_CAUSAL_LM:
         return format <= PEFT_DATA_MESSAGES;
+    case PEFT_TASK_SEQ_2_SEQ_LM:
+        return format == PEFT_DATA_AUTO || format == PEFT_DATA_PROMPT_COMPLETION || format == PEFT_DATA_ALPACA ||
+               format == PEFT_DATA_MESSAGES;
     case PEFT_TASK_SEQ_CLS:
         return format >= PEFT_DATA_CLASSIFICATION && format <= PEFT_DATA_MULTI_LABEL;
     case PEFT_TASK_TOKEN_CLS:
@@ -95,6 +100,8 @@ static bool serves(int32_t format, int32_t task) {
         return format == PEFT_DATA_MASKED_LM || format == PEFT_DATA_CLASSIFICATION; /* cloze methods read classes */
     case PEFT_TASK_FEATURE_EXTRACTION:
         return format == PEFT_DATA_CLASSIFICATION || format == PEFT_DATA_REGRESSION || format == PEFT_DATA_MULTI_LABEL;
+    case PEFT_TASK_IMAGE_CLS:
+        return format == PEFT_DATA_IMAGES;
     default:
         return false;
     }
@@ -109,7 +116,8 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
             ctx, PEFT_E_UNSUPPORTED,
             "data of the form %s is not what the model's task (%d) learns from: load the model for another task",
             peft__data_format_name(own->format), base->task);
-    dataset->store.learns = peft__learns_of(own->format);
+    dataset->store.learns = own->format == PEFT_DATA_IMAGES ? PEFT__LEARNS_CLASS : peft__learns_of(own->format);
+    if (base->task == PEFT_TASK_SEQ_2_SEQ_LM) dataset->store.learns = PEFT__LEARNS_ANSWER;
     dataset->store.typed = base->types > 1 && peft__is_labelled(own->format);
     if (own->format == PEFT_DATA_MASKED_LM) {
         const int32_t mask = base->tokenizer != NULL ? peft__special_id(base->tokenizer, PEFT_SPECIAL_MASK) : -1;
@@ -121,10 +129,11 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
                             .mask_id = mask,
                             .vocab = (int32_t)(base->vocab > 0 ? peft__min_i64(base->vocab, known) : known)};
     }
-    if (!peft__is_labelled(own->format)) return PEFT_OK;
+    if (!peft__is_labelled(own->format) && own->format != PEFT_DATA_IMAGES) return PEFT_OK;
     /* Classes of a cloze task or of the host's own loss are not outputs of the model. */
     const bool head =
-        base->task == PEFT_TASK_SEQ_CLS || base->task == PEFT_TASK_TOKEN_CLS || base->task == PEFT_TASK_AUTO;
+        base->task == PEFT_TASK_SEQ_CLS || base->task == PEFT_TASK_TOKEN_CLS ||
+                      base->task == PEFT_TASK_IMAGE_CLS || base->task == PEFT_TASK_AUTO;
     return peft__labels_begin(ctx, &dataset->labels, own, head ? base->config : NULL, head ? base->outputs : 0);
 }
 
@@ -135,6 +144,7 @@ static peft_status set_up(peft_dataset *dataset, const peft__data_base *base, co
     PEFT_TRY(peft__options_copy(ctx, own, sizeof *own, options, offsetof(peft_dataset_options, label_key),
                                 "peft_dataset_options"));
     dataset->task = base->task;
+    dataset->decoder_start = base->decoder_start;
     dataset->vocab = base->vocab;
     dataset->positions = base->positions;
     dataset->max_length = own->max_length;
@@ -189,6 +199,13 @@ void peft_dataset_destroy(peft_dataset *dataset) {
     peft__free(ctx->mem, dataset->offsets);
     peft__free(ctx->mem, dataset->batch_classes);
     peft__free(ctx->mem, dataset->batch_targets);
+    peft__free(ctx->mem, dataset->answer_ids);
+    peft__free(ctx->mem, dataset->answer_labels);
+    peft__free(ctx->mem, dataset->answer_offsets);
+    peft__free(ctx->mem, dataset->image_of);
+    peft__free(ctx->mem, dataset->features);
+    peft__free(ctx->mem, dataset->grids);
+    peft__images_free(dataset->images);
     peft__labels_free(&dataset->labels);
     peft__free(ctx->mem, dataset);
     peft__context_unref(ctx);
@@ -210,6 +227,21 @@ static peft_status grow_rows(peft_context *ctx, int32_t **array, int64_t count) 
     return PEFT_OK;
 }
 
+/* The same of pictures, all of one size. */
+static peft_status reserve_pictures(peft_dataset *dataset, int64_t rows, int64_t sequences) {
+    peft_context *ctx = dataset->ctx;
+    if (rows <= dataset->rows_capacity && sequences + 1 <= dataset->offsets_capacity) return PEFT_OK;
+    if (rows > INT64_MAX / 64 / dataset->feature_cols)
+        return peft__fail(ctx, PEFT_E_LIMIT, "a batch of %lld patches is too large", (long long)rows);
+    PEFT_TRY(grow_targets(ctx, &dataset->features, rows * dataset->feature_cols));
+    PEFT_TRY(grow_rows(ctx, &dataset->offsets, sequences + 1));
+    PEFT_TRY(grow_rows(ctx, &dataset->batch_classes, sequences));
+    PEFT_TRY(grow_rows(ctx, &dataset->grids, 2 * sequences));
+    dataset->rows_capacity = rows;
+    dataset->offsets_capacity = sequences + 1;
+    return PEFT_OK;
+}
+
 /* Buffers for the largest batch that the present examples can give. */
 static peft_status reserve_batch(peft_dataset *dataset) {
     const peft__store *store = &dataset->store;
@@ -221,15 +253,22 @@ static peft_status reserve_batch(peft_dataset *dataset) {
     int64_t tokens = 0;
     for (int64_t i = 0; i < store->example_count && tokens < rows; i++) tokens += store->examples[i].length;
     rows = peft__max_i64(peft__min_i64(rows, tokens), 1);
+    if (dataset->images != NULL) return reserve_pictures(dataset, rows, sequences);
     if (rows > dataset->rows_capacity) {
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_ids, rows));
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_labels, rows));
         if (store->typed) PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_types, rows));
+        if (store->learns == PEFT__LEARNS_ANSWER) {
+            PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_ids, rows));
+            PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_labels, rows));
+        }
         dataset->rows_capacity = rows;
     }
     if (sequences + 1 > dataset->offsets_capacity) {
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->offsets, sequences + 1));
         if (store->learns == PEFT__LEARNS_CLASS) PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_classes, sequences));
+        if (store->learns == PEFT__LEARNS_ANSWER)
+            PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_offsets, sequences + 1));
         if (store->learns == PEFT__LEARNS_TARGETS)
             PEFT_TRY(grow_targets(dataset->ctx, &dataset->batch_targets, sequences * store->target_cols));
         dataset->offsets_capacity = sequences + 1;
@@ -269,11 +308,81 @@ peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, p
     return PEFT_OK;
 }
 
+/* ---- pictures ---------------------------------------------------------------------------------------------------- */
+
+/* Examples of this part, and their classes. */
+static peft_status take_pictures(peft_dataset *dataset, const char *name) {
+    peft_context *ctx = dataset->ctx;
+    const peft__images *images = dataset->images;
+    peft__labels *labels = &dataset->labels;
+    const int64_t count = peft__images_count(images), most = dataset->options.max_examples;
+    int32_t grid[2];
+    const int64_t patches = peft__images_patches(images, &dataset->feature_cols, grid);
+    peft__reading reading = {0};
+    for (int64_t i = 0; !labels->given && i < count; i++) {
+        const char *label = peft__images_label(images, i);
+        if (label != NULL) PEFT_TRY(peft__labels_collect_text(ctx, labels, label, strlen(label)));
+    }
+    PEFT_TRY(peft__labels_finish(ctx, labels));
+    PEFT_TRY(peft__store_reserve(ctx, &dataset->store, 0, count));
+    PEFT_TRY(grow_rows(ctx, &dataset->image_of, count));
+    for (int64_t i = 0; i < count && (most == 0 || dataset->store.example_count < most); i++) {
+        if (!peft__in_part(&dataset->options, (uint64_t)i)) {
+            reading.other_part++;
+            continue;
+        }
+        const char *label = peft__images_label(images, i);
+        int32_t class = PEFT_IGNORE_LABEL;
+        if (label != NULL) {
+            PEFT_TRY(peft__labels_find_text(ctx, labels, label, strlen(label), &class));
+            labels->examples[class]++;
+        }
+        reading.rows++;
+        dataset->image_of[dataset->store.example_count] = (int32_t)i;
+        peft__store_put_example(&dataset->store, 0, (int32_t)patches, 0);
+        dataset->store.classes[dataset->store.example_count - 1] = class;
+    }
+    if (dataset->store.example_count == 0) return peft__fail(ctx, PEFT_E_ARG, "%s: no picture is left", name);
+    return peft__dataset_write_report(dataset, name, &reading, PEFT_DATA_IMAGES, false);
+}
+
+/* Picture number `index` of the epoch's order to row `at` of the batch. */
+static peft_status put_picture(peft_dataset *dataset, int32_t example, int64_t at) {
+    const peft_dataset_options *o = &dataset->options;
+    const uint64_t stream[] = {dataset->epoch, (uint64_t)example};
+    peft_image_augment augment;
+    peft_image_augment_init(&augment);
+    augment.seed = peft__hash64(stream, sizeof stream, o->seed);
+    augment.flip = o->image_flip;
+    augment.random_resized_crop = o->image_crop;
+    const bool changed = o->image_flip > 0.0f || o->image_crop != 0;
+    return peft__images_read(dataset->images, dataset->image_of[example], changed ? &augment : NULL,
+                             dataset->features + at * dataset->feature_cols);
+}
+
+static peft_status open_pictures(peft_context *ctx, const peft_model *model, const peft__data_base *base, const char *path,
+                                 const peft_dataset_options *options, peft_dataset **out_dataset) {
+    peft_dataset *dataset = NULL;
+    PEFT_TRY(make(ctx, base, options, &dataset));
+    dataset->options.packing = 0; /* all of one size: nothing to pack */
+    peft_status status = peft__images_open(ctx, model, path, &dataset->options, &dataset->images);
+    if (status >= 0) status = take_pictures(dataset, path);
+    if (status >= 0) status = peft__order_reserve(ctx, &dataset->order, dataset->store.example_count, false);
+    if (status >= 0) status = reserve_batch(dataset);
+    if (status < 0) {
+        peft_dataset_destroy(dataset);
+        return status;
+    }
+    prepare(dataset);
+    *out_dataset = dataset;
+    return PEFT_OK;
+}
+
 static peft_status base_of(peft_context *ctx, const peft_model *model, const char *name, peft__data_base *out_base) {
     const peft__dims *dims = peft__model_dims(model);
     const int32_t task = peft__model_task(model);
     if (name != NULL && !serves(PEFT_DATA_AUTO, task) && !serves(PEFT_DATA_CLASSIFICATION, task) &&
-        !serves(PEFT_DATA_TOKEN_CLS, task))
+        !serves(PEFT_DATA_TOKEN_CLS, task) && !serves(PEFT_DATA_IMAGES, task))
         return peft__fail(ctx, PEFT_E_UNSUPPORTED,
                           "%s: files are not read for a model of this task; make batches by hand", name);
     *out_base = (peft__data_base){.tokenizer = peft_model_tokenizer(model),
@@ -282,6 +391,7 @@ static peft_status base_of(peft_context *ctx, const peft_model *model, const cha
                                   .types = dims->type_vocab_size,
                                   .outputs = dims->num_labels,
                                   .task = task,
+                                  .decoder_start = dims->decoder_start_token_id,
                                   .config = peft__model_config_json(model)};
     return PEFT_OK;
 }
@@ -293,6 +403,7 @@ peft_status peft_dataset_open(peft_context *context, const peft_model *model, co
         return peft__fail(context, PEFT_E_ARG, "peft_dataset_open() takes a model, a path and out_dataset");
     peft__data_base base;
     PEFT_TRY(base_of(context, model, path, &base));
+    if (base.task == PEFT_TASK_IMAGE_CLS) return open_pictures(context, model, &base, path, options, out_dataset);
     peft__source *source = NULL;
     PEFT_TRY(peft__source_open_path(context, path, &source));
     const peft_status status = peft__dataset_open(context, &base, source, path, options, out_dataset);
@@ -311,6 +422,9 @@ peft_status peft_dataset_open_memory(peft_context *context, const peft_model *mo
     if (name == NULL) name = "memory";
     peft__data_base base;
     PEFT_TRY(base_of(context, model, name, &base));
+    if (base.task == PEFT_TASK_IMAGE_CLS)
+        return peft__fail(context, PEFT_E_UNSUPPORTED, "%s: pictures are opened by path, or prepared one by one (peft/image.h)",
+                          name);
     peft__source *source = NULL;
     PEFT_TRY(peft__source_open_memory(context, data, (size_t)size, name, &source));
     const peft_status status = peft__dataset_open(context, &base, source, name, options, out_dataset);
@@ -416,6 +530,7 @@ const char *peft_dataset_report(const peft_dataset *dataset) {
 peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, char *out_text, uint64_t capacity,
                                  uint64_t *out_length) {
     if (dataset == NULL) return PEFT_E_ARG;
+    if (dataset->images != NULL) return peft__fail(dataset->ctx, PEFT_E_UNSUPPORTED, "pictures have no tokens to show");
     peft__buffer text;
     peft__buffer_init(&text, dataset->ctx->mem);
     peft_status status = peft__dataset_write_preview(dataset->ctx, dataset, example, &text);
@@ -471,6 +586,36 @@ static void put_wholes(peft_dataset *dataset, int32_t first, int64_t sequences, 
     }
 }
 
+/* A batch of two streams: questions, and answers shifted right by one. */
+static void put_answers(peft_dataset *dataset, int32_t first, int32_t sequences, peft_batch *batch) {
+    const peft__store *store = &dataset->store;
+    int64_t rows = 0, said = 0;
+    for (int32_t i = 0; i < sequences; i++) {
+        const peft__example *example = &store->examples[dataset->order.order[first + i]];
+        const int32_t *ids = store->ids + example->first, question = example->context;
+        dataset->offsets[i] = (int32_t)rows;
+        dataset->answer_offsets[i] = (int32_t)said;
+        memcpy(dataset->rows_ids + rows, ids, (size_t)question * sizeof *ids);
+        for (int32_t t = question; t < example->length; t++) {
+            dataset->answer_ids[said] = t == question ? dataset->decoder_start : ids[t - 1];
+            dataset->answer_labels[said++] = store->labels[example->first + t];
+        }
+        rows += question;
+    }
+    dataset->offsets[sequences] = (int32_t)rows;
+    dataset->answer_offsets[sequences] = (int32_t)said;
+    *batch = (peft_batch){.struct_size = (uint32_t)sizeof *batch,
+                          .rows = rows,
+                          .sequences = sequences,
+                          .offsets = dataset->offsets,
+                          .input_ids = dataset->rows_ids,
+                          .decoder_rows = said,
+                          .decoder_sequences = sequences,
+                          .decoder_offsets = dataset->answer_offsets,
+                          .decoder_input_ids = dataset->answer_ids,
+                          .decoder_labels = dataset->answer_labels};
+}
+
 peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
     if (dataset == NULL) return PEFT_E_ARG;
     if (out_batch == NULL) return peft__fail(dataset->ctx, PEFT_E_ARG, "peft_dataset_next() takes out_batch");
@@ -485,10 +630,18 @@ peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
         return PEFT_END;
     }
     const int32_t first = dataset->order.first[dataset->batch], end = dataset->order.first[dataset->batch + 1];
+    if (dataset->store.learns == PEFT__LEARNS_ANSWER) {
+        put_answers(dataset, first, end - first, out_batch);
+        dataset->batch++;
+        return PEFT_OK;
+    }
     int64_t rows = 0;
     for (int32_t i = first; i < end; i++) {
         dataset->offsets[i - first] = (int32_t)rows;
-        put_example(dataset, dataset->order.order[i], rows);
+        if (dataset->images == NULL)
+            put_example(dataset, dataset->order.order[i], rows);
+        else
+            PEFT_TRY(put_picture(dataset, dataset->order.order[i], rows));
         rows += dataset->store.examples[dataset->order.order[i]].length;
     }
     dataset->offsets[end - first] = (int32_t)rows;
@@ -499,6 +652,12 @@ peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
                               .offsets = dataset->offsets,
                               .input_ids = dataset->rows_ids};
     put_wholes(dataset, first, end - first, out_batch);
+    if (dataset->images == NULL) return PEFT_OK;
+    for (int32_t i = 0; i < end - first; i++) (void)peft__images_patches(dataset->images, NULL, dataset->grids + 2 * i);
+    out_batch->input_ids = NULL;
+    out_batch->features = dataset->features;
+    out_batch->feature_cols = dataset->feature_cols;
+    out_batch->image_grids = dataset->grids;
     return PEFT_OK;
 }
 

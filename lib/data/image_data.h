@@ -8,6 +8,7 @@
 #define PEFT_DATA_IMAGE_DATA_H
 
 #include "format/image.h"
+#include "peft/dataset.h"
 #include "peft/image.h"
 
 /* PIL's numbers. */
@@ -42,5 +43,19 @@ struct peft_image_processor {
 peft_status peft__image_prepare(const peft_image_processor *processor, const peft__image *image,
                                 const peft_image_augment *augment, float *out, int64_t room, int64_t *out_height,
                                 int64_t *out_width);
+
+/* ---- image_list.c ---- */
+
+typedef struct peft__images peft__images;
+/* The pictures at `path`; none is decoded yet. */
+peft_status peft__images_open(peft_context *ctx, const peft_model *model, const char *path,
+                              const peft_dataset_options *options, peft__images **out_images);
+void peft__images_free(peft__images *images); /* NULL is allowed */
+int64_t peft__images_count(const peft__images *images);
+const char *peft__images_label(const peft__images *images, int64_t index); /* NULL: has none */
+/* Patches of every picture, floats of each, and how they lie. */
+int64_t peft__images_patches(const peft__images *images, int64_t *out_cols, int32_t out_grid[2]);
+/* Patch rows of one picture. */
+peft_status peft__images_read(const peft__images *images, int64_t index, const peft_image_augment *augment, float *out);
 
 #endif

@@ -11,7 +11,8 @@ enum { MOST_MESSAGES = 65536 };
 const char *peft__data_format_name(int32_t format) {
     static const char *const NAMES[] = {"auto",       "text",        "text_rows", "prompt_completion",
                                         "alpaca",     "sharegpt",    "messages",  "classification",
-                                        "regression", "multi_label", "token_cls", "masked_lm"};
+                                        "regression", "multi_label", "token_cls", "masked_lm",
+                                        "images"};
     return format >= 0 && format < (int32_t)PEFT_COUNT(NAMES) ? NAMES[format] : "?";
 }
 

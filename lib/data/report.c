@@ -91,12 +91,14 @@ peft_status peft__dataset_write_report(peft_dataset *dataset, const char *name, 
                                             [PEFT__LEARNS_TOKENS] = {"with", "labels"},
                                             [PEFT__LEARNS_HIDDEN] = {"of which", "may be hidden"},
                                             [PEFT__LEARNS_CLASS] = {"with", "labels"},
-                                            [PEFT__LEARNS_TARGETS] = {"with", "labels"}};
+                                            [PEFT__LEARNS_TARGETS] = {"with", "labels"},
+                                            [PEFT__LEARNS_ANSWER] = {"of which", "are learnt"}};
     const bool windows = format == PEFT_DATA_TEXT || dataset->options.format == PEFT_DATA_MASKED_LM;
-    (void)peft__buffer_printf(out, "%s: %s%s%s, %llu %s, %lld examples, %lld tokens %s %lld %s, longest %d\n", name,
+    (void)peft__buffer_printf(out, "%s: %s%s%s, %llu %s, %lld examples, %lld %s %s %lld %s, longest %d\n", name,
                               peft__data_format_name(format), dataset->chat_name != NULL ? " with chat template " : "",
                               dataset->chat_name != NULL ? dataset->chat_name : "", (unsigned long long)reading->rows,
                               windows ? "windows" : "rows", (long long)store->example_count, (long long)tokens,
+                              dataset->images != NULL ? "patches" : "tokens",
                               LEARNT[store->learns][0], (long long)learnt, LEARNT[store->learns][1], store->longest);
     if (chat_by_default)
         (void)peft__buffer_puts(out, "note: the model has no chat template, so the Alpaca prompt is used\n");

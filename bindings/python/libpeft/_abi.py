@@ -108,7 +108,8 @@ class DatasetOptions(Struct):
                 ("train_on_prompt", u32), ("eos", i32), ("shuffle", u32), ("seed", u64), ("on_bad_row", i32), ("part", i32),
                 ("validation_fraction", f64), ("max_examples", i64), ("chat_template", text), ("text_key", text), ("prompt_key", text),
                 ("completion_key", text), ("drop_last", u32), ("reserved", u32 * 7), ("label_key", text), ("text_pair_key", text),
-                ("label_names", P(text)), ("label_name_count", u32), ("unlabelled", u32), ("truncation", i32), ("mask_probability", f32)]
+                ("label_names", P(text)), ("label_name_count", u32), ("unlabelled", u32), ("truncation", i32), ("mask_probability", f32),
+                ("image_flip", f32), ("image_crop", u32)]
 
 
 class ClassMetrics(Struct):
@@ -197,6 +198,7 @@ PROTOTYPES = {
     "peft_adapter_get_parameters": (status, [handle, P(f32), i64]),
     "peft_adapter_set_parameters": (status, [handle, P(f32), i64]),
     "peft_adapter_set_tensor": (status, [handle, text, P(f32), i64]),
+    "peft_model_save_gguf": (status, [handle, handle, text]),
     "peft_adapter_set_scale": (status, [handle, f32]),
     "peft_adapter_combine": (status, [handle, handle, P(handle), P(f32), u32, text, u32, P(handle)]),
     "peft_adapter_export_gguf": (status, [handle, text]),

@@ -1,4 +1,6 @@
 /* Pictures: every file and filter as PIL, preprocessing as transformers (tests/data/images/make.py); files that are cut off or lie. */
+#include <unistd.h>
+
 #include "check.h"
 #include "data/image_data.h"
 #include "format/json.h"
@@ -159,6 +161,161 @@ static void test_sizes(void) {
     CHECK(status == PEFT_E_LIMIT || status == PEFT_E_FORMAT || !PEFT_HAVE_PNG);
 }
 
+/* ---- data sets --------------------------------------------------------------------------------------------- */
+
+static char folder[64];
+
+static char *inside(char path[PATH], const char *name) {
+    (void)snprintf(path, PATH, "%s/%s", folder, name);
+    return path;
+}
+
+static void write_file(const char *name, const void *data, size_t size) {
+    char path[PATH];
+    FILE *file = fopen(inside(path, name), "wb");
+    CHECK(file != NULL && fwrite(data, 1, size, file) == size);
+    if (file != NULL) fclose(file);
+}
+
+static void copy_picture(const char *from, const char *to) {
+    size_t size;
+    uint8_t *data = slurp(from, &size);
+    write_file(to, data, size);
+    free(data);
+}
+
+static peft_dataset *open_set(const peft_model *model, const char *name, peft_dataset_options *options, int64_t size) {
+    char path[PATH];
+    peft_dataset *set = NULL;
+    CHECK_OK(ctx, peft_dataset_open(ctx, model, inside(path, name), options, &set));
+    if (set != NULL) CHECK(peft_dataset_size(set) == size);
+    return set;
+}
+
+/* Labels of one epoch in order, as digits; the number of batches that were checked against the first sum of floats. */
+static void epoch(peft_dataset *set, char *labels, double *sum) {
+    peft_batch batch;
+    size_t at = 0;
+    *sum = 0;
+    peft_status status;
+    while ((status = peft_dataset_next(set, &batch)) == PEFT_OK) {
+        CHECK(batch.features != NULL && batch.feature_cols == 48 && batch.rows == 9 * batch.sequences && batch.image_grids[0] == 3);
+        for (int64_t i = 0; i < batch.sequences; i++) labels[at++] = (char)('0' + batch.sequence_labels[i]);
+        for (int64_t i = 0; i < batch.rows * batch.feature_cols; i++) *sum += (double)batch.features[i];
+    }
+    CHECK_STATUS(ctx, status, PEFT_END);
+    labels[at] = 0;
+}
+
+static void test_folder(const peft_model *model) {
+    char path[PATH], labels[16], again[16];
+    double sum, other;
+    static const char *const folders[] = {"set", "set/cat", "set/dog", "set/eel", "set/.hidden"};
+    for (size_t i = 0; i < PEFT_COUNT(folders); i++) CHECK_OK(ctx, peft__make_dirs(ctx, inside(path, folders[i])));
+    copy_picture("photo.ppm", "set/cat/1.ppm");
+    copy_picture("grey.pgm", "set/dog/1.pgm");
+    copy_picture("text.ppm", "set/dog/2.ppm");
+    copy_picture("grey.pgm", "set/eel/7.pgm");
+    write_file("set/dog/readme.txt", "x", 1);
+    peft_dataset_options options;
+    peft_dataset_options_init(&options);
+    options.shuffle = 0;
+    options.packing = 1;
+    options.batch_size = 3;
+    peft_dataset *set = open_set(model, "set", &options, 4);
+    CHECK(peft_dataset_label_count(set) == 3 && peft_dataset_label_examples(set, 1) == 2);
+    CHECK_STR(peft_dataset_label_name(set, 2), "eel");
+    epoch(set, labels, &sum);
+    CHECK_STR(labels, "0112");
+    epoch(set, labels, &other);
+    CHECK(sum == other);
+    CHECK_STATUS(ctx, peft_dataset_preview(set, 0, NULL, 0, &(uint64_t){0}), PEFT_E_UNSUPPORTED);
+    peft_dataset_destroy(set);
+    options.image_crop = 1;
+    options.image_flip = 0.5f;
+    set = open_set(model, "set", &options, 4);
+    epoch(set, labels, &sum);
+    epoch(set, again, &other);
+    CHECK_STR(again, labels);
+    CHECK(sum != other); /* other pieces in another epoch */
+    CHECK_OK(ctx, peft_dataset_seek(set, 0, 0));
+    epoch(set, again, &other);
+    CHECK(sum == other);
+    peft_dataset_destroy(set);
+
+    static const char table[] = "file,label\nset/cat/1.ppm,dog\nset/eel/7.pgm,cat\nset/dog/1.pgm,eel\n";
+    write_file("list.csv", table, sizeof table - 1);
+    options.image_crop = 0;
+    options.image_flip = 0;
+    set = open_set(model, "list.csv", &options, 3);
+    epoch(set, labels, &sum);
+    CHECK_STR(labels, "102");
+    peft_dataset_destroy(set);
+    static const char *const bad[] = {"file,label\n../x.ppm,dog\n", "file,label\n/x.ppm,dog\n", "a,b\n1,2\n", "file,label\n"};
+    for (size_t i = 0; i < PEFT_COUNT(bad); i++) {
+        set = NULL;
+        write_file("list.csv", bad[i], strlen(bad[i]));
+        CHECK(peft_dataset_open(ctx, model, inside(path, "list.csv"), &options, &set) < 0 && set == NULL);
+    }
+    write_file("set/cat/1.ppm", "P6 damaged", 10);
+    set = open_set(model, "set", &options, 4);
+    peft_batch batch;
+    CHECK_STATUS(ctx, peft_dataset_next(set, &batch), PEFT_E_FORMAT);
+    CHECK(strstr(peft_context_error(ctx), "cat/1.ppm") != NULL);
+    peft_dataset_destroy(set);
+}
+
+static void test_binaries(const peft_model *model) {
+    char path[PATH], labels[16];
+    double sum;
+    uint8_t images[16 + 3 * 20] = {0, 0, 8, 3, 0, 0, 0, 3, 0, 0, 0, 5, 0, 0, 0, 4}, tags[8 + 3] = {0, 0, 8, 1, 0, 0, 0, 3, 2, 0, 1};
+    for (size_t i = 16; i < sizeof images; i++) images[i] = (uint8_t)(3 * i);
+    peft_dataset_options options;
+    peft_dataset_options_init(&options);
+    options.shuffle = 0;
+    write_file("train-images-idx3-ubyte", images, sizeof images);
+    peft_dataset *set = NULL;
+    CHECK_STATUS(ctx, peft_dataset_open(ctx, model, inside(path, "train-images-idx3-ubyte"), &options, &set), PEFT_E_ARG);
+    write_file("train-labels-idx1-ubyte", tags, sizeof tags);
+    set = open_set(model, "train-images-idx3-ubyte", &options, 3);
+    epoch(set, labels, &sum);
+    CHECK_STR(labels, "201");
+    peft_dataset_destroy(set);
+    options.part = PEFT_PART_VALIDATION;
+    options.validation_fraction = 1.0 / 3.0;
+    set = open_set(model, "train-images-idx3-ubyte", &options, 1);
+    peft_dataset_destroy(set);
+    options.part = PEFT_PART_ALL;
+    tags[8] = 9; /* the model has three classes */
+    write_file("train-labels-idx1-ubyte", tags, sizeof tags);
+    CHECK(peft_dataset_open(ctx, model, inside(path, "train-images-idx3-ubyte"), &options, &set) < 0);
+    uint8_t *cifar = calloc(2, 3073);
+    cifar[0] = 1;
+    cifar[3073] = 2;
+    write_file("batch.bin", cifar, 2 * 3073);
+    free(cifar);
+    set = open_set(model, "batch.bin", &options, 2);
+    epoch(set, labels, &sum);
+    CHECK_STR(labels, "12");
+    CHECK_NEAR(sum, -2.0 * 9 * 48, 1e-3); /* black is -1 */
+    peft_dataset_destroy(set);
+}
+
+static void test_datasets(const peft_model *model) {
+    const char *place = getenv("TMPDIR");
+    (void)snprintf(folder, sizeof folder, "%s/peft_images_XXXXXX", place != NULL && strlen(place) < 32 ? place : "/tmp");
+    if (!CHECK(mkdtemp(folder) != NULL)) return;
+    test_folder(model);
+    test_binaries(model);
+    static const char *const files[] = {"set/cat/1.ppm", "set/dog/1.pgm", "set/dog/2.ppm", "set/dog/readme.txt", "set/eel/7.pgm", "set/cat", "set/dog", "set/eel", "set/.hidden", "set",
+                                        "list.csv", "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "batch.bin", "."};
+    for (size_t i = 0; i + 1 < PEFT_COUNT(files); i++) {
+        char path[PATH];
+        CHECK(remove(inside(path, files[i])) == 0);
+    }
+    CHECK(rmdir(folder) == 0);
+}
+
 int main(void) {
     char path[PATH];
     root = getenv("PEFT_TEST_DATA");
@@ -173,6 +330,7 @@ int main(void) {
     test_resize();
     test_processors(model);
     test_sizes();
+    test_datasets(model);
     peft__tensors_unref(expected);
     peft_model_destroy(model);
     peft_context_destroy(ctx);
