@@ -112,13 +112,17 @@ static peft_status set_architecture(peft_context *ctx, const peft_model *model, 
     static const char *const HEADS[] = {[PEFT_TASK_SEQ_CLS] = "ForSequenceClassification",
                                         [PEFT_TASK_TOKEN_CLS] = "ForTokenClassification",
                                         [PEFT_TASK_QUESTION_ANS] = "ForQuestionAnswering",
+                                        [PEFT_TASK_MASKED_LM] = "ForMaskedLM",
+                                        [PEFT_TASK_FEATURE_EXTRACTION] = "Model",
                                         [PEFT_TASK_IMAGE_CLS] = "ForImageClassification"};
     const int32_t task = peft__model_task(model);
     const char *head = task > 0 && (size_t)task < PEFT_COUNT(HEADS) ? HEADS[task] : NULL;
+    const bool two_stacks = peft__model_arch(model)->default_task == PEFT_TASK_SEQ_2_SEQ_LM;
+    if (task == PEFT_TASK_FEATURE_EXTRACTION && two_stacks) head = "EncoderModel";
     json_t *list = json_object_get(config, "architectures");
     const char *old = json_string_value(json_array_get(list, 0));
-    if (head == NULL || old == NULL || strstr(old, head) != NULL) return PEFT_OK;
-    static const char *const ENDS[] = {"For", "LMHead", "DoubleHeads", "Model"};
+    if (head == NULL || old == NULL) return PEFT_OK;
+    static const char *const ENDS[] = {"For", "LMHead", "DoubleHeads", "EncoderModel", "Model"};
     const char *end = old + strlen(old);
     for (size_t i = 0; i < PEFT_COUNT(ENDS); i++) {
         const char *at = strstr(old, ENDS[i]);
@@ -130,12 +134,38 @@ static peft_status set_architecture(peft_context *ctx, const peft_model *model, 
     return PEFT_OK;
 }
 
+/* The number of labels is how many names there are: a head of another size gets names of its own. */
+static peft_status set_labels(peft_context *ctx, const peft_model *model, peft__arena *arena, json_t *config) {
+    const int32_t task = peft__model_task(model);
+    const json_t *names = json_object_get(config, "id2label"), *count = json_object_get(config, "num_labels");
+    const int64_t labels = peft__model_dims(model)->num_labels;
+    if (task != PEFT_TASK_SEQ_CLS && task != PEFT_TASK_TOKEN_CLS && task != PEFT_TASK_IMAGE_CLS) return PEFT_OK;
+    int64_t stored = json_is_integer(count) ? json_integer_value(count) : 2;
+    if (json_object_size(names) > 0) stored = (int64_t)json_object_size(names);
+    if (stored == labels) return PEFT_OK;
+    json_t *to_name = json_object(), *to_id = json_object();
+    bool made = to_name != NULL && to_id != NULL;
+    for (int64_t i = 0; made && i < labels; i++) {
+        const char *id = peft__arena_strfmt(arena, "%lld", (long long)i);
+        const char *name = peft__arena_strfmt(arena, "LABEL_%lld", (long long)i);
+        made = id != NULL && name != NULL && json_object_set_new(to_name, id, json_string(name)) == 0 &&
+               json_object_set_new(to_id, name, json_integer((json_int_t)i)) == 0;
+    }
+    made = made && json_object_set(config, "id2label", to_name) == 0 && json_object_set(config, "label2id", to_id) == 0;
+    json_decref(to_name);
+    json_decref(to_id);
+    if (!made) return peft__fail_nomem(ctx, 64, "config.json");
+    (void)json_object_del(config, "num_labels");
+    return PEFT_OK;
+}
+
 static peft_status edit_config(peft_context *ctx, const peft_model *model, peft__arena *arena, peft_dtype dtype,
                                json_t *config) {
     const char *name = dtype == PEFT_DTYPE_F16 ? "float16" : dtype == PEFT_DTYPE_BF16 ? "bfloat16" : "float32";
     const char *key = json_object_get(config, "torch_dtype") != NULL ? "torch_dtype" : "dtype";
     if (json_object_set_new(config, key, json_string(name)) != 0) return peft__fail_nomem(ctx, 64, "config.json");
     json_object_del(config, "quantization_config");
+    PEFT_TRY(set_labels(ctx, model, arena, config));
     return set_architecture(ctx, model, arena, config);
 }
 

@@ -117,6 +117,8 @@ const json_t *peft__model_config_json(const peft_model *model);
 const peft__arch *peft__model_arch(const peft_model *model);
 int32_t peft__model_task(const peft_model *model);
 const void *peft__model_arch_config(const peft_model *model);
+/* Sequence classification as regression or with several labels: a batch has numbers (sequence_targets), not classes. */
+bool peft__model_has_targets(const peft_model *model);
 uint32_t peft__model_module_count(const peft_model *model);
 const peft__module *peft__model_module_at(const peft_model *model, uint32_t index);
 const peft__module *peft__model_find(const peft_model *model, const char *name); /* exact name; NULL */

@@ -84,6 +84,9 @@ int32_t peft__model_task(const peft_model *model) {
 const void *peft__model_arch_config(const peft_model *model) {
     return model->arch_config;
 }
+bool peft__model_has_targets(const peft_model *model) {
+    return model->task == PEFT_TASK_SEQ_CLS && model->problem != PEFT__PROBLEM_SINGLE_LABEL;
+}
 void peft__model_set_arch_config(peft_model *model, const void *arch_config) {
     model->arch_config = arch_config;
 }

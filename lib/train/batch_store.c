@@ -130,6 +130,9 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     PEFT_TRY(check_range(ctx, "end_positions", b->end_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_decoder(ctx, b, limits, &counted));
     if (limits->choices && limits->need_labels) PEFT_TRY(check_choices(ctx, b));
+    if (limits->need_labels && limits->targets && b->sequence_targets == NULL)
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "the model's problem_type is regression or several labels: the batch needs sequence_targets");
     if (limits->need_labels && counted == 0 && b->sequence_targets == NULL)
         return peft__fail(ctx, PEFT_E_ARG,
                           "the batch has no label: every label is missing or -100, so there is no loss");

@@ -49,12 +49,13 @@ peft__batch_limits peft__session_limits(const peft_session *session, bool need_l
                                  .first_position = dims->first_position,
                                  .adapters = session->count,
                                  .task = peft__model_task(session->model),
+                                 .targets = peft__model_has_targets(session->model),
                                  .need_labels = need_labels,
                                  .choices = session->options.loss == PEFT_LOSS_TFEW};
     for (uint32_t i = 0; i < session->count; i++) {
         const peft__hooked *adapter = &session->hooked[i];
         const int64_t classes = adapter->hooks->classes != NULL ? adapter->hooks->classes(adapter->self) : 0;
-        if (classes > 0) limits.labels = classes;
+        if (classes > 0) limits.labels = classes, limits.targets = false;
     }
     return limits;
 }

@@ -28,6 +28,7 @@ typedef struct peft__batch_limits {
     int64_t features; /* columns of float rows that the model needs */
     int32_t task;
     bool need_labels; /* the task's loss will be computed */
+    bool targets;     /* from sequence_targets */
     bool choices;     /* sequence_labels count an example's answers (PEFT_LOSS_TFEW) */
 } peft__batch_limits;
 

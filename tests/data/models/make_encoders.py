@@ -24,9 +24,10 @@ VARIANTS = {
                                       attention_dropout=0.0, seq_classif_dropout=0.0, qa_dropout=0.0)),
     "electra": ("electra", {**BERT, "embedding_size": 6, "problem_type": "regression"}),
     "albert": ("albert", {**BERT, "embedding_size": 6, "num_hidden_groups": 2, "hidden_act": "gelu_new", "classifier_dropout_prob": 0.0}),
-    "gpt2": ("gpt2", dict(vocab_size=29, n_embd=8, n_inner=12, n_layer=2, n_head=2, n_positions=20, pad_token_id=0, scale_attn_by_inverse_layer_idx=True,
+    "gpt2": ("gpt2", dict(vocab_size=29, n_embd=8, n_inner=12, n_layer=2, n_head=2, n_positions=20, pad_token_id=0,
                           resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0, classifier_dropout=0.0, bos_token_id=1, eos_token_id=2)),
 }
+VARIANTS["gpt2-scaled"] = ("gpt2", {**VARIANTS["gpt2"][1], "scale_attn_by_inverse_layer_idx": True, "n_inner": None, "activation_function": "relu"})
 TASKS = {"MaskedLM": "MASKED_LM", "SequenceClassification": "SEQ_CLS", "TokenClassification": "TOKEN_CLS", "QuestionAnswering": "QUESTION_ANS"}
 TARGETS = {"distilbert": ["q_lin", "v_lin"], "gpt2": ["c_attn", "mlp.c_proj"], "albert": ["query", "ffn"]}
 LENGTHS = [9, 4, 7]
@@ -80,6 +81,30 @@ def scramble(model):
             tensor.normal_(0, 0.3 if tensor.ndim == 1 else 0.35)
             if norm and name.endswith("weight"):
                 tensor += 1
+
+
+def write_gpt2_gguf(path, config, tensors):
+    outer = {"wte": "token_embd", "wpe": "position_embd", "ln_f": "output_norm"}
+    inner = {"ln_1": "attn_norm", "attn.c_attn": "attn_qkv", "attn.c_proj": "attn_output", "ln_2": "ffn_norm", "mlp.c_fc": "ffn_up", "mlp.c_proj": "ffn_down"}
+    writer = gguf.GGUFWriter(path, "gpt2")
+    writer.add_name(path.stem)
+    writer.add_context_length(config.n_positions)
+    writer.add_embedding_length(config.n_embd)
+    writer.add_block_count(config.n_layer)
+    writer.add_feed_forward_length(config.n_inner)
+    writer.add_head_count(config.n_head)
+    writer.add_layer_norm_eps(config.layer_norm_epsilon)
+    for name, tensor in tensors.items():
+        if not name.startswith("transformer."):
+            continue
+        module, part = name.split(".", 1)[1].rsplit(".", 1)
+        target = outer.get(module) or "blk.{}.{}".format(module.split(".")[1], inner[module.split(".", 2)[2]])
+        conv = part == "weight" and module.endswith(("c_attn", "c_proj", "c_fc"))
+        writer.add_tensor(f"{target}.{part}", (tensor.T.contiguous() if conv else tensor).numpy())
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
 
 
 def write_gguf(path, config, tensors, cut):
@@ -171,6 +196,8 @@ def main():
         save_file({k: v.contiguous().clone() for k, v in expected.items()}, folder / f"{name}.expected.safetensors")
         if kind in ("bert", "roberta"):
             write_gguf(folder / f"{name}.gguf", config, stored, config.pad_token_id + 1 if kind == "roberta" else 0)
+        if name == "gpt2":
+            write_gpt2_gguf(folder / f"{name}.gguf", config, stored)
         if kind == "bert":
             write_old(folder / "bert-old", target)
         print(name, transformers.__version__, peft.__version__, sum(v.numel() for v in stored.values()))
