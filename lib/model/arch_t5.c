@@ -80,8 +80,8 @@ static peft_status read_config(peft_context *ctx, peft_model *model, bool scales
     bool tied = true, scale = false;
     PEFT_TRY(read_dims(ctx, config, peft__model_edit_dims(model)));
     PEFT_TRY(read_feed_forward(ctx, config, c));
-    PEFT_TRY(peft__json_get_int(ctx, config, where, "relative_attention_num_buckets", 4, MOST_BUCKETS, 32,
-                                &c->buckets));
+    PEFT_TRY(
+        peft__json_get_int(ctx, config, where, "relative_attention_num_buckets", 4, MOST_BUCKETS, 32, &c->buckets));
     PEFT_TRY(peft__json_get_int(ctx, config, where, "relative_attention_max_distance", 1, MOST_DISTANCE, 128,
                                 &c->max_distance));
     if (c->max_distance <= c->buckets / 2)
@@ -166,8 +166,7 @@ static peft_status declare_stack(peft_context *ctx, peft_model *model, const t5_
                                      .out = d->hidden_size,
                                      .flags = PEFT__MODULE_TIED,
                                      .tied_to = "shared"};
-    const peft__module_spec norm = {
-        .kind = PEFT_MODULE_NORM, .layer = -1, .in = d->hidden_size, .out = d->hidden_size};
+    const peft__module_spec norm = {.kind = PEFT_MODULE_NORM, .layer = -1, .in = d->hidden_size, .out = d->hidden_size};
     PEFT_TRY(peft__model_declare(ctx, model, &words, "%s.embed_tokens", stacks[stack]));
     for (int64_t block = 0; block < blocks; block++) PEFT_TRY(declare_block(ctx, model, c, stack, block));
     return peft__model_declare(ctx, model, &norm, "%s.final_layer_norm", stacks[stack]);
@@ -179,8 +178,8 @@ static peft_status declare_head(peft_context *ctx, peft_model *model, bool tied)
                                     .layer = -1,
                                     .in = d->hidden_size,
                                     .out = d->vocab_size,
-                                    .flags = PEFT__MODULE_HEAD |
-                                             (tied ? PEFT__MODULE_TIED : PEFT__MODULE_TIE_IF_MISSING),
+                                    .flags =
+                                        PEFT__MODULE_HEAD | (tied ? PEFT__MODULE_TIED : PEFT__MODULE_TIE_IF_MISSING),
                                     .tied_to = "shared"};
     return peft__model_declare(ctx, model, &head, "lm_head");
 }
@@ -192,9 +191,10 @@ static peft_status configure_as(peft_context *ctx, peft_model *model, bool scale
     peft__model_set_arch_config(model, c);
     const int32_t task = peft__model_task(model);
     if (task != PEFT_TASK_SEQ_2_SEQ_LM && task != PEFT_TASK_FEATURE_EXTRACTION)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
-                          "a %s model can be SEQ_2_SEQ_LM or FEATURE_EXTRACTION (the encoder alone); task %s is not built",
-                          peft__model_arch(model)->model_type, peft__task_name(task));
+        return peft__fail(
+            ctx, PEFT_E_UNSUPPORTED,
+            "a %s model can be SEQ_2_SEQ_LM or FEATURE_EXTRACTION (the encoder alone); task %s is not built",
+            peft__model_arch(model)->model_type, peft__task_name(task));
     const peft__dims *d = peft__model_dims(model);
     const peft__module_spec words = {
         .kind = PEFT_MODULE_EMBEDDING, .layer = -1, .in = d->vocab_size, .out = d->hidden_size};
@@ -281,8 +281,7 @@ static peft__value *self_attention(stack_state *s, peft__value *x) {
     peft__value *qkv[3] = {NULL, NULL, NULL};
     peft__build_linear_group(s->b, modules, 3, normed(s, x), qkv);
     const peft__attention_config config = attention_config(s, s->stack == PEFT__STACK_DECODER);
-    peft__value *y =
-        peft__build_attention(s->b, s->stack, s->block, qkv[0], qkv[1], qkv[2], s->bias, &config);
+    peft__value *y = peft__build_attention(s->b, s->stack, s->block, qkv[0], qkv[1], qkv[2], s->bias, &config);
     return end_sublayer(s, PEFT__SUBLAYER_ATTENTION, "SelfAttention.o", y, x);
 }
 

@@ -16,8 +16,7 @@ enum { CHUNK = 128, MOST_END_TOKENS = 32 };
 
 void peft_generate_options_init_sized(peft_generate_options *options, uint32_t size) {
     if (options == NULL || size < sizeof options->struct_size) return;
-    const peft_generate_options defaults = {
-        .struct_size = size,
+    const peft_generate_options defaults = {.struct_size = size,
                                             .max_new_tokens = 128,
                                             .top_p = 1.0f,
                                             .repetition_penalty = 1.0f,
@@ -27,8 +26,7 @@ void peft_generate_options_init_sized(peft_generate_options *options, uint32_t s
     memcpy(options, &defaults, peft__min_size(size, sizeof defaults));
 }
 
-/* ---- one text being made ------------------------------------------------------------------------------------------
- */
+/* ---- one text being made ------------------------------------------------------------------------------------ */
 
 typedef struct writing {
     peft_session *session;
@@ -53,8 +51,8 @@ static bool takes_cache(const peft_session *session) {
     for (uint32_t a = 0; a < session->count; a++) {
         const peft__hooks *hooks = session->hooked[a].hooks;
         if (hooks->layer_input != NULL || hooks->readout != NULL) return false;
-        const bool in_front = hooks->inserted_length != NULL &&
-                              hooks->inserted_length(session->hooked[a].self, PEFT__STACK_MAIN) > 0;
+        const bool in_front =
+            hooks->inserted_length != NULL && hooks->inserted_length(session->hooked[a].self, PEFT__STACK_MAIN) > 0;
         if ((hooks->input != NULL || hooks->word_embedding != NULL) && !in_front) return false;
     }
     return true;
@@ -112,8 +110,7 @@ static bool is_end(const writing *w, int32_t id) {
     return false;
 }
 
-/* ---- the cache ------------------------------------------------------------------------------------------------------
- */
+/* ---- the cache ---------------------------------------------------------------------------------------------- */
 
 void peft__generation_free(peft_session *session) {
     peft__generation *g = &session->generation;
@@ -159,8 +156,7 @@ static peft_status prepare_cache(writing *w) {
     return peft__plan_make(session, PEFT__PLAN_GENERATE, &capacity);
 }
 
-/* ---- forward
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- forward ------------------------------------------------------------------------------------------------ */
 
 static peft_status run_rows(writing *w, peft__plan *plan, int64_t first, int64_t rows) {
     const int32_t offsets[2] = {0, (int32_t)rows};
@@ -232,8 +228,7 @@ static peft_status write_tokens(writing *w, peft__text_stream *stream) {
     return stream == NULL ? PEFT_OK : peft__text_stream_put(stream, w->ids, w->count, true);
 }
 
-/* ---- the call
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- the call ----------------------------------------------------------------------------------------------- */
 
 static peft_status check_options(peft_context *ctx, const peft_generate_options *o, const peft_tokenizer *tokenizer) {
     if (!(o->temperature >= 0.0f) || isinf(o->temperature))
@@ -377,8 +372,8 @@ peft_status peft_session_generate(peft_session *session, const int32_t *prompt_i
         stream.stop_count = w.options.stop_count;
         stream.emit = w.options.on_text;
         stream.user = w.options.user;
-        status = w.options.num_beams > 1 ? search_beams(&w, text ? &stream : NULL)
-                                         : write_tokens(&w, text ? &stream : NULL);
+        status =
+            w.options.num_beams > 1 ? search_beams(&w, text ? &stream : NULL) : write_tokens(&w, text ? &stream : NULL);
         peft__text_stream_free(&stream);
     }
     if (status >= 0 || status == PEFT_E_CANCELLED) {

@@ -46,8 +46,7 @@ static peft_status make_caches(peft_session *session, int64_t source_rows, int64
                             .rows = rows,
                             .beams = beams};
     size_t source, own, source_bytes, own_bytes;
-    if (!floats_of(&fresh, source_rows, 1, &source, &source_bytes) ||
-        !floats_of(&fresh, rows, beams, &own, &own_bytes))
+    if (!floats_of(&fresh, source_rows, 1, &source, &source_bytes) || !floats_of(&fresh, rows, beams, &own, &own_bytes))
         return peft__fail(session->ctx, PEFT_E_LIMIT, "the caches of %lld beams of %lld rows are too large",
                           (long long)beams, (long long)rows);
     peft__mem *mem = session->ctx->mem;
@@ -69,11 +68,8 @@ static peft_status make_caches(peft_session *session, int64_t source_rows, int64
 
 static peft_status encode(peft_session *session, const int32_t *ids, int64_t count) {
     const int32_t offsets[2] = {0, (int32_t)count};
-    const peft_batch batch = {.struct_size = (uint32_t)sizeof batch,
-                              .rows = count,
-                              .sequences = 1,
-                              .offsets = offsets,
-                              .input_ids = ids};
+    const peft_batch batch = {
+        .struct_size = (uint32_t)sizeof batch, .rows = count, .sequences = 1, .offsets = offsets, .input_ids = ids};
     peft__plan *plan = &session->plans[PEFT__PLAN_ENCODE];
     if (!peft__plan_fits(session, plan, &batch)) {
         const peft__capacity capacity = {.rows = peft__ceil_div(count, 32) * 32, .sequences = 1};

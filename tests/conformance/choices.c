@@ -4,7 +4,8 @@
 
 #include "measure.h"
 
-/* Answer `index` of the file into its place: the decoder reads it shifted right by one, padding stays in the rows and has no label. */
+/* Answer `index` of the file into its place: the decoder reads it shifted right by one, padding stays in the rows and
+ * has no label. */
 static void add_answer(choices *c, const int64_t *ids, int64_t length, int64_t index, int64_t per_example) {
     c->offsets[index] = (int32_t)(index * length);
     c->source[index] = (int32_t)(index / per_example);
@@ -24,7 +25,8 @@ bool choices_read(peft_context *ctx, const peft__tensors *file, choices *out, pe
         const int64_t per_example = tensor->shape[1], length = tensor->shape[2], answers = examples * per_example;
         const size_t rows = (size_t)count * sizeof(int32_t), each = (size_t)(answers + 1) * sizeof(int32_t);
         *out = (choices){answers, malloc(each), malloc(rows), malloc(rows), malloc(each), malloc(each)};
-        done = out->offsets != NULL && out->ids != NULL && out->labels != NULL && out->source != NULL && out->right != NULL;
+        done = out->offsets != NULL && out->ids != NULL && out->labels != NULL && out->source != NULL &&
+               out->right != NULL;
         for (int64_t i = 0; done && i < answers; i++) add_answer(out, ids, length, i, per_example);
         for (int64_t i = 0; done && i < examples; i++) out->right[i] = (int32_t)right[i];
         if (done) out->offsets[answers] = (int32_t)count;
@@ -49,14 +51,15 @@ void choices_free(choices *c) {
     free(c->right);
 }
 
-void check_choice_scores(peft_context *ctx, peft_session *session, const peft_batch *batch, const peft__tensors *expected, double tolerance,
-                         outcome *out) {
+void check_choice_scores(peft_context *ctx, peft_session *session, const peft_batch *batch,
+                         const peft__tensors *expected, double tolerance, outcome *out) {
     int64_t count = 0, scored = 0;
     float *want = read_floats(ctx, expected, "choice_scores", &count);
     if (want == NULL) return;
     double *nll = malloc((size_t)count * sizeof *nll), worst = 0.0;
     int64_t *tokens = malloc((size_t)count * sizeof *tokens);
-    if (nll == NULL || tokens == NULL || peft_session_score(session, batch, nll, tokens, count, &scored) < 0 || scored != count)
+    if (nll == NULL || tokens == NULL || peft_session_score(session, batch, nll, tokens, count, &scored) < 0 ||
+        scored != count)
         outcome_fail(out, "scoring the answers: %s", peft_context_error(ctx));
     else {
         for (int64_t i = 0; i < count; i++) worst = fmax(worst, fabs(nll[i] / (double)tokens[i] - (double)want[i]));

@@ -6,23 +6,26 @@
 #include "measure.h"
 #include "model/build.h"
 
-static void compare(peft_context *ctx, const char *name, const peft__value *value, const int32_t *source, const peft__tensors *expected,
-                    double tolerance, outcome *out) {
+static void compare(peft_context *ctx, const char *name, const peft__value *value, const int32_t *source,
+                    const peft__tensors *expected, double tolerance, outcome *out) {
     int64_t count = 0;
     float *want = read_floats(ctx, expected, name, &count);
     if (want == NULL) return;
     double worst = 0.0;
     for (int64_t r = 0; r < value->rows->count; r++) {
         const int64_t to = (source != NULL ? source[r] : r) * value->cols;
-        if (to + value->cols > count) worst = INFINITY;
-        else worst = fmax(worst, difference(value->data + r * value->ld, want + to, value->cols));
+        if (to + value->cols > count)
+            worst = INFINITY;
+        else
+            worst = fmax(worst, difference(value->data + r * value->ld, want + to, value->cols));
     }
     if (source == NULL && value->rows->count * value->cols != count) worst = INFINITY;
     outcome_add(out, name, worst / fmax(1.0, largest(want, count)), tolerance);
     free(want);
 }
 
-static peft_status build(peft_context *ctx, peft_model *model, const peft_batch *batch, peft__graph **graph, peft__build *b) {
+static peft_status build(peft_context *ctx, peft_model *model, const peft_batch *batch, peft__graph **graph,
+                         peft__build *b) {
     const peft__capacity capacity = {.rows = batch->rows,
                                      .sequences = batch->sequences,
                                      .decoder_rows = batch->decoder_rows,
@@ -39,8 +42,8 @@ static peft_status build(peft_context *ctx, peft_model *model, const peft_batch 
     return peft__graph_run(*graph, &cursor, peft__graph_plan_info(*graph)->forward_steps, &run);
 }
 
-void check_hidden(peft_context *ctx, peft_model *model, const peft_batch *batch, const int32_t *source, const peft__tensors *expected,
-                  double tolerance, outcome *out) {
+void check_hidden(peft_context *ctx, peft_model *model, const peft_batch *batch, const int32_t *source,
+                  const peft__tensors *expected, double tolerance, outcome *out) {
     if (peft__tensors_find(expected, "hidden.0") == NULL || batch->input_ids == NULL) return;
     const peft__dims *dims = peft__model_dims(model);
     peft__graph *graph = NULL;

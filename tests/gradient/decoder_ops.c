@@ -21,8 +21,8 @@ static int64_t bucket_of(const bias_case *b, int64_t distance) {
     }
     const double exact = (double)(buckets / 2);
     if ((double)n < exact) return first + n;
-    const double wide = exact + floor(log((double)n / exact) / log((double)b->max_distance / exact) *
-                                          ((double)buckets - exact) + 1e-6);
+    const double wide =
+        exact + floor(log((double)n / exact) / log((double)b->max_distance / exact) * ((double)buckets - exact) + 1e-6);
     return first + (int64_t)fmin(wide, (double)(buckets - 1));
 }
 
@@ -54,9 +54,9 @@ static void check_bias(const gc_style *style, bias_case b, bool frozen) {
 static void check_buckets(void) {
     static const struct {
         int64_t distance, both, causal;
-    } known[] = {{0, 0, 0},      {-1, 1, 1},     {1, 17, 0},      {-7, 7, 7},      {-8, 8, 8},      {-15, 9, 15},
-                 {-16, 10, 16},  {-31, 11, 21},  {-32, 12, 21},   {-64, 14, 26},   {-63, 13, 26},   {-90, 14, 29},
-                 {-127, 15, 31}, {-128, 15, 31}, {-5000, 15, 31}, {16, 26, 0},     {64, 30, 0},     {200, 31, 0}};
+    } known[] = {{0, 0, 0},      {-1, 1, 1},     {1, 17, 0},      {-7, 7, 7},    {-8, 8, 8},    {-15, 9, 15},
+                 {-16, 10, 16},  {-31, 11, 21},  {-32, 12, 21},   {-64, 14, 26}, {-63, 13, 26}, {-90, 14, 29},
+                 {-127, 15, 31}, {-128, 15, 31}, {-5000, 15, 31}, {16, 26, 0},   {64, 30, 0},   {200, 31, 0}};
     for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
         CHECK(peft__relative_bucket(known[i].distance, 32, 128, true) == known[i].both);
         CHECK(peft__relative_bucket(known[i].distance, 32, 128, false) == known[i].causal);
@@ -126,8 +126,10 @@ static void choice_reference(gc *c, void *user) {
         scores[s] = -sum / tokens;
         if (right < 0) continue;
         places += longest;
-        if (right == s) right_sum += sum, right_tokens += tokens;
-        else wrong_tokens += tokens;
+        if (right == s)
+            right_sum += sum, right_tokens += tokens;
+        else
+            wrong_tokens += tokens;
     }
     for (int64_t e = 0; e < c->batch.sequences; e++) {
         if (right_of[e] < 0) continue;
@@ -153,7 +155,8 @@ static void check_choice(const gc_style *style, const int32_t *right, const char
     loss_case l = {.classes = 9, .labels = labels, .right = right, .source = source};
     peft__value *logits = gc_input_new(&c, GC_DECODER, l.classes, 2.0f);
     peft__rows *rows = peft__rows_labelled(c.graph, c.decoder);
-    gc_loss(&c, peft__op_choice_loss(c.graph, peft__op_token_nll(c.graph, peft__op_select_rows(c.graph, rows, logits, NULL))));
+    gc_loss(&c, peft__op_choice_loss(c.graph,
+                                     peft__op_token_nll(c.graph, peft__op_select_rows(c.graph, rows, logits, NULL))));
     gc_end(&c, choice_reference, &l);
 }
 

@@ -207,8 +207,7 @@ void gc_loss(gc *c, peft__value *value) {
     if (value != NULL) peft__value_output(c->graph, value);
 }
 
-/* ---- checking ------------------------------------------------------------------------------------------------------
- */
+/* ---- checking ----------------------------------------------------------------------------------------------- */
 
 /* The reference's loss at the present exact values. */
 static double reference_loss(gc *c, gc_reference reference, void *user) {

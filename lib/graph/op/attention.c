@@ -153,8 +153,7 @@ static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     return s.keys + s.prefix + s.bias;
 }
 
-/* ---- forward
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- forward ------------------------------------------------------------------------------------------------ */
 
 /* Rows of the cache that are filled once this batch has been appended. */
 static int64_t cached_rows(const attention *a, const peft__rows *keys, int64_t sequence) {
@@ -263,8 +262,7 @@ static void forward_tile(const peft__node *node, uint32_t tile, const peft__run 
     peft__kernels_for(run->cpu)->attention_forward(&t);
 }
 
-/* ---- backward
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- backward ----------------------------------------------------------------------------------------------- */
 
 /* The piece of the prefix of this phase, with the slots its gradient goes to. */
 static peft__attention_keys prefix_piece(const peft__node *node, int64_t head, int64_t sequence, int64_t chunk,
@@ -423,8 +421,7 @@ static const peft__op attention_op = {.name = "attention",
                                       .temp_bytes = temp_bytes,
                                       .lane_bytes = lane_bytes};
 
-/* ---- building
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- building ----------------------------------------------------------------------------------------------- */
 
 static bool check(peft__graph *g, const peft__attention_config *c, const peft__value *q, const peft__value *k,
                   const peft__value *v, const peft__value *prefix_k, const peft__value *prefix_v,
@@ -455,8 +452,7 @@ static bool check(peft__graph *g, const peft__attention_config *c, const peft__v
                                        bias->rows->max_rows, bias->cols, c->heads));
         return false;
     }
-    if (c->cross &&
-        (c->causal || c->window > 0 || c->bidirectional_window > 0 || (c->cache != NULL) != (k == NULL))) {
+    if (c->cross && (c->causal || c->window > 0 || c->bidirectional_window > 0 || (c->cache != NULL) != (k == NULL))) {
         peft__graph_fail(g, peft__fail(ctx, PEFT_E_ARG,
                                        "attention: cross attention has no causal mask or window, and keys of its own "
                                        "or in a cache"));

@@ -361,8 +361,7 @@ static void copy_rows(const peft__node *node, int64_t tile) {
     }
 }
 
-/* ---- the operation --------------------------------------------------------------------------------------------------
- */
+/* ---- the operation ------------------------------------------------------------------------------------------ */
 
 static bool is_copy(const peft__node *node, peft__pass pass) {
     return pass == PEFT__BACKWARD && !is_trained(node);

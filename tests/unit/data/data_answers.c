@@ -4,7 +4,8 @@
 
 static const char rows[] = "{\"prompt\": \"what is the time\", \"completion\": \"noon\"}\n"
                            "{\"prompt\": \"\", \"completion\": \"nothing was asked\"}\n"
-                           "{\"prompt\": \"say a long word for me please, as long as you can\", \"completion\": \"antidisestablishmentarianism\"}\n"
+                           "{\"prompt\": \"say a long word for me please, as long as you can\", \"completion\": "
+                           "\"antidisestablishmentarianism\"}\n"
                            "{\"prompt\": \"hello\", \"completion\": \"hi there\"}\n";
 
 int main(void) {
@@ -52,7 +53,8 @@ int main(void) {
     CHECK_STATUS(ctx, peft_dataset_add(data, ids, NULL, 2), PEFT_E_UNSUPPORTED);
     peft_dataset_destroy(data);
     options.format = PEFT_DATA_CLASSIFICATION;
-    CHECK_STATUS(ctx, peft_dataset_open_memory(ctx, model, rows, sizeof rows - 1, "rows.jsonl", &options, &data), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(ctx, peft_dataset_open_memory(ctx, model, rows, sizeof rows - 1, "rows.jsonl", &options, &data),
+                 PEFT_E_UNSUPPORTED);
     peft_session_destroy(session);
     peft_model_destroy(model);
     peft_context_destroy(ctx);

@@ -1,5 +1,5 @@
-/* Encoder-decoder models: generation token by token against whole passes and against transformers, scores of texts, GGUF files,
- * and what T-Few's losses ask of a batch. */
+/* Encoder-decoder models: generation token by token against whole passes and against transformers, scores of texts,
+ * GGUF files, and what T-Few's losses ask of a batch. */
 #include <math.h>
 
 #include "check.h"
@@ -13,10 +13,7 @@ static const struct {
     int count;
     int32_t ids[11];
 } prompts[] = {
-    {6, {14, 4, 39, 35, 30, 22}},
-    {3, {40, 11, 19}},
-    {11, {29, 2, 13, 5, 21, 8, 35, 13, 46, 28, 38}},
-    {1, {36}},
+    {6, {14, 4, 39, 35, 30, 22}}, {3, {40, 11, 19}}, {11, {29, 2, 13, 5, 21, 8, 35, 13, 46, 28, 38}}, {1, {36}},
     {5, {7, 29, 20, 18, 32}},
 };
 
@@ -83,7 +80,8 @@ static void check_known(const char *name) {
         o.num_beams = (uint32_t)known[i].beams;
         o.length_penalty = known[i].length_penalty;
         o.repetition_penalty = known[i].repetition_penalty;
-        CHECK_OK(ctx, peft_session_generate(s, prompts[known[i].prompt].ids, prompts[known[i].prompt].count, &o, out, NEW, &count));
+        CHECK_OK(ctx, peft_session_generate(s, prompts[known[i].prompt].ids, prompts[known[i].prompt].count, &o, out,
+                                            NEW, &count));
         CHECK(count == known[i].count && memcmp(out, known[i].ids, (size_t)known[i].count * sizeof *out) == 0);
     }
     peft_session_destroy(s);

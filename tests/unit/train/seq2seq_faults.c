@@ -1,5 +1,5 @@
-/* Encoder-decoder models under disturbance: every allocation of reading, training and writing is made to fail once, and threads and
- * slices of time change no bit. */
+/* Encoder-decoder models under disturbance: every allocation of reading, training and writing is made to fail once, and
+ * threads and slices of time change no bit. */
 #include <stdbool.h>
 
 #include "check.h"
@@ -50,7 +50,8 @@ static bool again(peft_context *ctx, peft_status first, peft_status (*call)(void
     peft_status status = first;
     if (status == PEFT_E_NOMEM && m != NULL) status = call(user);
     if (!CHECK(status == PEFT_OK))
-        fprintf(stderr, "    allocation %ld: %s\n", m != NULL ? m->fail_at : -1, ctx != NULL ? peft_context_error(ctx) : "");
+        fprintf(stderr, "    allocation %ld: %s\n", m != NULL ? m->fail_at : -1,
+                ctx != NULL ? peft_context_error(ctx) : "");
     return status == PEFT_OK;
 }
 
@@ -85,7 +86,8 @@ static peft_status load_model(void *user) {
 
 static peft_status make_adapter(void *user) {
     world *w = user;
-    return peft_adapter_create(w->ctx, w->model, "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_dropout\": 0.1}", 5, &w->adapter);
+    return peft_adapter_create(w->ctx, w->model, "{\"peft_type\": \"LORA\", \"r\": 2, \"lora_dropout\": 0.1}", 5,
+                               &w->adapter);
 }
 
 static peft_status make_optimizer(void *user) {
@@ -155,12 +157,15 @@ static bool run(const setting *set, result *out) {
     w.batch.decoder_input_ids = decoder_ids;
     w.batch.decoder_labels = decoder_labels;
     w.batch.decoder_source = source;
-    peft_status (*const calls[])(void *) = {open_context,     load_model, make_adapter,     make_optimizer, make_session, forward_backward, step,
-                                            forward_backward, step,       forward_backward, step,           score,        generate,         write_one};
-    for (size_t i = 0; done && i < sizeof calls / sizeof calls[0]; i++) done = again(w.ctx, calls[i](&w), calls[i], &w, set->meter);
+    peft_status (*const calls[])(void *) = {
+        open_context,     load_model, make_adapter,     make_optimizer, make_session, forward_backward, step,
+        forward_backward, step,       forward_backward, step,           score,        generate,         write_one};
+    for (size_t i = 0; done && i < sizeof calls / sizeof calls[0]; i++)
+        done = again(w.ctx, calls[i](&w), calls[i], &w, set->meter);
     if (done) {
         out->parameter_count = peft_adapter_parameter_count(w.adapter);
-        CHECK(out->parameter_count <= 4096 && peft_adapter_get_parameters(w.adapter, out->parameters, out->parameter_count) == PEFT_OK);
+        CHECK(out->parameter_count <= 4096 &&
+              peft_adapter_get_parameters(w.adapter, out->parameters, out->parameter_count) == PEFT_OK);
     }
     peft_session_destroy(w.session);
     peft_optimizer_destroy(w.optimizer);
@@ -174,7 +179,8 @@ static bool run(const setting *set, result *out) {
 int main(void) {
     static result want, got;
     meter counting = {.fail_at = -1};
-    const setting plain = {1, UINT64_MAX, NULL}, counted = {1, UINT64_MAX, &counting}, threads = {4, UINT64_MAX, NULL}, slices = {2, 1, NULL};
+    const setting plain = {1, UINT64_MAX, NULL}, counted = {1, UINT64_MAX, &counting}, threads = {4, UINT64_MAX, NULL},
+                  slices = {2, 1, NULL};
     CHECK(run(&plain, &want) && want.scored == 5 && want.parameter_count > 0);
     CHECK(run(&threads, &got) && memcmp(&got, &want, sizeof want) == 0);
     CHECK(run(&slices, &got) && memcmp(&got, &want, sizeof want) == 0);
