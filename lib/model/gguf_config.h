@@ -37,6 +37,7 @@ typedef struct peft__gguf_rename {
     const char *name, *stored;
 } peft__gguf_rename;
 /* `name` with its beginning exchanged, after a text in front; NULL when no row fits. */
-char *peft__gguf_renamed(peft__arena *arena, const char *front, const peft__gguf_rename *rows, size_t count, const char *name);
+char *peft__gguf_renamed(peft__arena *arena, const char *front, const peft__gguf_rename *rows, size_t count,
+                         const char *name);
 
 #endif
