@@ -18,6 +18,7 @@ Every class wraps one handle of the C interface (include/peft); the host drives 
 
 from ._errors import (AbiError, ArgumentError, CallbackError, CancelledError, FileError, FormatError, LimitError, MismatchError, NonFiniteError,
                       OutOfMemoryError, PeftError, StateError, UnsupportedError)
+from . import metrics
 from ._lib import lib as _lib
 from .adapter import Adapter
 from .context import Context
@@ -28,6 +29,6 @@ from .session import Session
 from .tokenizer import Tokenizer
 
 __version__ = _lib.peft_version_string().decode()
-__all__ = ["Adapter", "Batch", "Context", "Dataset", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "PeftError", "AbiError",
+__all__ = ["Adapter", "Batch", "Context", "Dataset", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "metrics", "PeftError", "AbiError",
            "ArgumentError", "CallbackError", "CancelledError", "FileError", "FormatError", "LimitError", "MismatchError", "NonFiniteError",
            "OutOfMemoryError", "StateError", "UnsupportedError"]
