@@ -78,6 +78,11 @@ PEFT_API PEFT_NODISCARD peft_status peft_model_merge(peft_context *context, peft
  *  `dtype` is PEFT_DTYPE_F32, _F16 or _BF16. */
 PEFT_API PEFT_NODISCARD peft_status peft_model_save(peft_context *context, const peft_model *model, const char *folder, peft_dtype dtype);
 
+/** Writes a model that was read from a GGUF file as a new GGUF file with the same keys and types: a merged one into the types of its base.
+ *  What merging changed is encoded anew, tensor by tensor, the rest is copied. PEFT_E_UNSUPPORTED where a changed tensor has a type that
+ *  cannot be encoded (the K types), and for models that came from a folder. */
+PEFT_API PEFT_NODISCARD peft_status peft_model_save_gguf(peft_context *context, const peft_model *model, const char *path);
+
 #ifdef __cplusplus
 }
 #endif

@@ -69,8 +69,7 @@ static const adalora_layer *layer_of(const peft_adapter *adapter, const peft__mo
     return index > 0 && l->layers[index - 1].rank > 0 ? &l->layers[index - 1] : NULL;
 }
 
-/* ---- configuration -------------------------------------------------------------------------------------------------
- */
+/* ---- configuration ------------------------------------------------------------------------------------------ */
 
 static peft_status check_schedule(peft_adapter *adapter, const adalora *l) {
     if (l->total_step <= 0)
@@ -245,8 +244,7 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     return up != NULL ? peft__op_low_rank(g, xd, y, a, up, adapter->scale * l->scale, slot) : NULL;
 }
 
-/* ---- orthogonality -------------------------------------------------------------------------------------------------
- */
+/* ---- orthogonality ------------------------------------------------------------------------------------------ */
 
 /* |P P^T - I| for the `rank` rows of P, element i of row r at data[r * row + i * step]; its gradient times factor is
  * added to grad, laid out alike. `gram` has room for rank^2. */
@@ -295,8 +293,7 @@ static double penalty(const peft_adapter *adapter, float *const *grads, double f
     return each * sum;
 }
 
-/* ---- ranks ----------------------------------------------------------------------------------------------------------
- */
+/* ---- ranks -------------------------------------------------------------------------------------------------- */
 
 static void update_scores(peft_adapter *adapter, const adalora *l, float *const *grads) {
     const float b1 = (float)l->beta1, b2 = (float)l->beta2, c1 = (float)(1.0 - l->beta1), c2 = (float)(1.0 - l->beta2);
@@ -406,8 +403,7 @@ static peft_status after_step(peft_adapter *adapter, const peft__step *done) {
     return PEFT_OK;
 }
 
-/* ---- files
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------------------- */
 
 static int64_t kept_ranks(const peft_adapter *adapter, const adalora_layer *layer) {
     const adalora *l = adapter->state;
@@ -502,8 +498,7 @@ static peft_status export_config(const peft_adapter *adapter, json_t *config) {
     return good ? PEFT_OK : peft__fail_nomem(adapter->ctx, 256, "an adapter's configuration");
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ------------------------------------------------------------------------------------------------ */
 
 typedef struct merge_user {
     const peft_adapter *adapter;

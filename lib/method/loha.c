@@ -93,8 +93,7 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     return change.value != NULL ? peft__op_linear(g, x, change, absent, y) : NULL;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ------------------------------------------------------------------------------------------------ */
 
 typedef struct merge_user {
     const peft_adapter *adapter;

@@ -10,7 +10,7 @@
 
 static const char *const WHERE = "adapter_config.json";
 
-enum { NO_PARAM = UINT32_MAX };
+#define NO_PARAM UINT32_MAX
 
 /* One of the two factors: whole, or the product of two. */
 typedef struct factor {
@@ -41,8 +41,7 @@ static const lokr_layer *layer_of(const peft_adapter *adapter, const peft__modul
     return index > 0 ? &l->layers[index - 1] : NULL;
 }
 
-/* ---- configuration -------------------------------------------------------------------------------------------------
- */
+/* ---- configuration ------------------------------------------------------------------------------------------ */
 
 static peft_status read_config(peft_adapter *adapter, lokr *l) {
     peft_context *ctx = adapter->ctx;
@@ -167,8 +166,7 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     return change.value != NULL ? peft__op_linear(g, x, change, absent, y) : NULL;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ------------------------------------------------------------------------------------------------ */
 
 typedef struct merge_user {
     const peft_adapter *adapter;

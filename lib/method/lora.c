@@ -236,8 +236,7 @@ static peft_status configure(peft_adapter *adapter) {
     return PEFT_OK;
 }
 
-/* ---- the graph ------------------------------------------------------------------------------------------------------
- */
+/* ---- the graph ---------------------------------------------------------------------------------------------- */
 
 static peft__param *trained(void *self, const char *tensor) {
     peft_adapter *adapter = self;

@@ -4,7 +4,7 @@
 
 #include "method/layers.h"
 
-enum { PEFT__LORA_NONE = UINT32_MAX };
+#define PEFT__LORA_NONE UINT32_MAX
 
 typedef struct peft__lora_layer {
     const peft__module *module;

@@ -97,8 +97,7 @@ static peft_status export_tables(const peft_adapter *adapter, peft__export *file
     return PEFT_OK;
 }
 
-/* ---- PiSSA as plain LoRA -------------------------------------------------------------------------------------------
- */
+/* ---- PiSSA as plain LoRA ------------------------------------------------------------------------------------ */
 
 static peft_status export_doubled(const peft_adapter *adapter, const peft__lora_layer *layer, peft__export *file) {
     const int64_t in = layer->module->in, out = layer->module->out, rank = peft__lora_rank(layer);

@@ -10,8 +10,7 @@
 #include "method/lora.h"
 #include "method/svd.h"
 
-/* ---- DoRA ----------------------------------------------------------------------------------------------------------
- */
+/* ---- DoRA --------------------------------------------------------------------------------------------------- */
 
 static peft_status start_lengths(peft_adapter *adapter, const peft__lora_layer *layer) {
     float *weight = NULL;
@@ -23,8 +22,7 @@ static peft_status start_lengths(peft_adapter *adapter, const peft__lora_layer *
     return PEFT_OK;
 }
 
-/* ---- PiSSA ----------------------------------------------------------------------------------------------------------
- */
+/* ---- PiSSA -------------------------------------------------------------------------------------------------- */
 
 /* Factors from u [out, r], s [r], vt [r, in]; each value goes half to either side. */
 static void set_factors(peft_adapter *adapter, const peft__lora_layer *layer, const double *u, const double *s,
@@ -70,8 +68,7 @@ static peft_status start_pissa(peft_adapter *adapter, const peft__lora_layer *la
     return status;
 }
 
-/* ---- orthogonal
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- orthogonal --------------------------------------------------------------------------------------------- */
 
 /* data[o * row + j * step] = sum_k normal[o, k] q[2 k + odd][j] / 10 */
 static void deal(peft__rng *rng, const double *q, int64_t r, int64_t odd, int64_t count, float *data, int64_t row,

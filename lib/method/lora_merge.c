@@ -80,8 +80,7 @@ float peft__lora_row_length(const peft__module *module, const float *weight, int
     return (float)sqrt(sum);
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ------------------------------------------------------------------------------------------------ */
 
 uint32_t peft__lora_changes(const peft_adapter *adapter, const peft__module *module) {
     const peft__lora_layer *layer = peft__lora_layer_of(adapter, module);

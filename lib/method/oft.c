@@ -34,8 +34,7 @@ static const oft_layer *layer_of(const peft_adapter *adapter, const peft__module
     return index > 0 ? &o->layers[index - 1] : NULL;
 }
 
-/* ---- configuration -------------------------------------------------------------------------------------------------
- */
+/* ---- configuration ------------------------------------------------------------------------------------------ */
 
 static peft_status read_config(peft_adapter *adapter, oft *o) {
     peft_context *ctx = adapter->ctx;
@@ -113,8 +112,7 @@ static peft_status configure(peft_adapter *adapter) {
     return peft__layers_biases(adapter, o->by_module, "oft_only");
 }
 
-/* ---- coft
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- coft --------------------------------------------------------------------------------------------------- */
 
 static float radius_of(const oft *o, const oft_layer *layer) {
     return o->coft ? (float)(o->eps / sqrt((double)layer->matrices)) : 0.0f;
@@ -167,8 +165,7 @@ static peft__value *before_linear(void *self, peft__build *b, const peft__module
     return r != NULL ? peft__op_rotate(g, x, r, b->purpose == PEFT__BUILD_LOSS ? o->dropout : 0.0f, stream) : NULL;
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ------------------------------------------------------------------------------------------------ */
 
 /* The matrices R of a layer, computed by the graph's own operation: what is merged is what ran. */
 static peft_status matrices_of(const peft_adapter *adapter, const oft_layer *layer, float *out) {

@@ -11,8 +11,7 @@
 #define SMALLEST 1e-8 /* of the largest singular value */
 enum { OVERSAMPLE = 8, MOST_TURNS = 64 };
 
-/* ---- eigenvectors of a symmetric matrix ---------------------------------------------------------------------------
- */
+/* ---- eigenvectors of a symmetric matrix --------------------------------------------------------------------- */
 
 /* One reflection I - beta v v^T that clears column k of a below its subdiagonal; v gets the n - k - 1 numbers. */
 static double reflection(const double *a, int64_t n, int64_t k, double *v, double *out_subdiagonal) {
@@ -103,8 +102,7 @@ static bool diagonal(double *d, double *e, double *q, int64_t n) {
     return true;
 }
 
-/* ---- singular values ------------------------------------------------------------------------------------------------
- */
+/* ---- singular values ---------------------------------------------------------------------------------------- */
 
 /* g [k, k] = a a^T (short side: rows) or a^T a. */
 static void gram(const double *a, int64_t m, int64_t n, bool rows, double *g) {
@@ -190,8 +188,7 @@ peft_status peft__svd(peft_context *ctx, const double *a, int64_t m, int64_t n, 
                              (long long)m, (long long)n);
 }
 
-/* ---- random directions
- * ------------------------------------------------------------------------------------------------ */
+/* ---- random directions -------------------------------------------------------------------------------------- */
 
 void peft__orthonormal_rows(double *q, int64_t rows, int64_t n) {
     for (int64_t i = 0; i < rows; i++) {

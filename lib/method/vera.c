@@ -34,8 +34,7 @@ static const vera_layer *layer_of(const peft_adapter *adapter, const peft__modul
     return index > 0 ? &v->layers[index - 1] : NULL;
 }
 
-/* ---- configuration -------------------------------------------------------------------------------------------------
- */
+/* ---- configuration ------------------------------------------------------------------------------------------ */
 
 static peft_status read_config(peft_adapter *adapter, vera *v) {
     peft_context *ctx = adapter->ctx;
@@ -104,8 +103,7 @@ static peft_status configure(peft_adapter *adapter) {
     return peft__layers_biases(adapter, v->by_module, "vera_only");
 }
 
-/* ---- values --------------------------------------------------------------------------------------------------------
- */
+/* ---- values ------------------------------------------------------------------------------------------------- */
 
 /* Kaiming uniform for a fan in: bound sqrt(3) * sqrt(2) / sqrt(fan in), as Python computes it. */
 static void kaiming(peft__torch_random *random, peft__param *param, bool keep) {
@@ -178,8 +176,7 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     return peft__op_add(g, y, u);
 }
 
-/* ---- merging ------------------------------------------------------------------------------------------------------
- */
+/* ---- merging ------------------------------------------------------------------------------------------------ */
 
 typedef struct merge_user {
     const peft_adapter *adapter;

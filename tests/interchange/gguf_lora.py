@@ -2,8 +2,8 @@
 
     python gguf_lora.py MODEL.gguf...
 
-Needs numpy and llama-cpp-python; the library through PEFT_LIBRARY. llama.cpp keeps a 16-bit cache and rounds more than we do: what is
-compared is the change that the adapter makes, and the tolerance is a hundredth of the largest change (and 5e-3 for the logits themselves). Last line "N passed, N failed".
+Needs numpy and llama-cpp-python; the library through PEFT_LIBRARY. Models in F32: llama.cpp rounds activations to the type of the weights, and its
+cache is set to F32 here; what is left is its table of GELU values (GPT-2: 2e-3). Last line "N passed, N failed".
 """
 
 import pathlib
@@ -26,8 +26,8 @@ CASES = {
 }
 
 
-def theirs(path, adapter=None):
-    model = llama_cpp.Llama(str(path), lora_path=adapter and str(adapter), n_ctx=32, logits_all=True, verbose=False, n_threads=1, n_batch=32, type_k=0, type_v=0)
+def theirs(path, adapter):
+    model = llama_cpp.Llama(str(path), lora_path=str(adapter), n_ctx=32, logits_all=True, verbose=False, n_threads=1, n_batch=32, type_k=0, type_v=0)
     model.eval(TOKENS)
     return numpy.array(model.scores[: len(TOKENS)], dtype=numpy.float32)
 
@@ -53,7 +53,7 @@ def main():
     passed = failed = 0
     for path in map(pathlib.Path, sys.argv[1:]):
         model = libpeft.Model(context, path)
-        base_here, base_there = ours(context, model), theirs(path)
+        base_here = ours(context, model)
         for name, config in CASES.items():
             adapter = trained(context, model, config)
             with tempfile.TemporaryDirectory() as folder:
@@ -61,13 +61,12 @@ def main():
                 adapter.export_gguf(file)
                 back = libpeft.Adapter.import_gguf(context, model, file)
                 here, there, again = ours(context, model, adapter), theirs(path, file), ours(context, model, back)
-            change = here - base_here
-            worst = numpy.abs(change - (there - base_there)).max()
-            most = numpy.abs(change).max()
-            good = worst <= 0.01 * most and numpy.abs(here - there).max() <= 5e-3 + 0.01 * most and numpy.abs(here - again).max() <= 1e-4
+            most = numpy.abs(here - base_here).max()
+            worst = numpy.abs(here - there).max()
+            good = most > 0.1 and worst <= 5e-3 and numpy.abs(here - again).max() <= 1e-4
             passed, failed = passed + good, failed + (not good)
-            print(f"{'ok  ' if good else 'FAIL'} {path.name:22} {name:10} change {most:.2f}, differs by {worst:.1e}; logits differ by "
-                  f"{numpy.abs(here - there).max():.1e}, read back by {numpy.abs(here - again).max():.1e}")
+            print(f"{'ok  ' if good else 'FAIL'} {path.name:22} {name:10} change {most:.2f}, logits differ by {worst:.1e}, "
+                  f"read back by {numpy.abs(here - again).max():.1e}")
     print(f"{passed} passed, {failed} failed")
     return 1 if failed else 0
 

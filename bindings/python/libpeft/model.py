@@ -71,6 +71,10 @@ class Model(Handle):
         call(self._context, "peft_model_merge", self._context.handle, self.handle, array, len(adapters), ctypes.byref(pointer))
         return Model._adopt(pointer.value, self._context, self)
 
+    def save_gguf(self, path):
+        """Writes a model read from GGUF, merged or not, as a GGUF file of the same types."""
+        call(self._context, "peft_model_save_gguf", self._context.handle, self.handle, os.fsencode(path))
+
     def save(self, folder, dtype="float32"):
         """Writes a Hugging Face folder."""
         call(self._context, "peft_model_save", self._context.handle, self.handle, os.fsencode(folder), DTYPES[dtype])

@@ -117,8 +117,7 @@ static void check_sample(peft_context *ctx, peft_model *model, const sample *s) 
     peft_adapter_destroy(adapter);
 }
 
-/* ---- training with dropout and with falling ranks
- * --------------------------------------------------------------------- */
+/* ---- training with dropout and with falling ranks ---------------------------------------------------------------- */
 
 /* Loss after `steps` steps; HUGE_VAL when something fails. */
 static double train(peft_context *ctx, peft_model *model, peft_adapter *adapter, int steps) {
@@ -206,8 +205,7 @@ static void check_budget(peft_context *ctx, peft_model *model) {
     peft_adapter_destroy(adapter);
 }
 
-/* ---- combining
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- combining --------------------------------------------------------------------------------------------------- */
 
 static const char *const TWO[] = {
     "{\"peft_type\": \"LORA\", \"r\": 3, \"lora_alpha\": 6, \"target_modules\": [\"q_proj\", \"v_proj\", "
@@ -247,8 +245,7 @@ static void check_combined(peft_context *ctx, peft_model *model) {
     for (size_t i = 0; i < PEFT_COUNT(all); i++) peft_adapter_destroy(all[i]);
 }
 
-/* ---- GGUF
- * ----------------------------------------------------------------------------------------------------------------- */
+/* ---- GGUF -------------------------------------------------------------------------------------------------------- */
 
 static void check_gguf(peft_context *ctx, peft_model *model, peft_model *other) {
     char folder[512], path[600];
@@ -287,8 +284,54 @@ static void check_gguf(peft_context *ctx, peft_model *model, peft_model *other) 
     remove_folder(folder);
 }
 
-/* ---- pieces
- * ------------------------------------------------------------------------------------------------------------------ */
+/* Every matrix of `b` is that of `a` but for what a type with 15 steps between the ends of a block rounds away. */
+static void check_rounded(peft_context *ctx, const peft_model *a, const peft_model *b) {
+    for (uint32_t i = 0; i < peft__model_module_count(a); i++) {
+        const peft__module *module = peft__model_module_at(a, i);
+        char name[256];
+        snprintf(name, sizeof name, "%s.weight", module->name);
+        const int64_t count = module->in * module->out;
+        if (module->kind != PEFT_MODULE_LINEAR) continue;
+        float *x = malloc((size_t)count * sizeof *x), *y = malloc((size_t)count * sizeof *y);
+        CHECK_OK(ctx, peft__model_read_tensor(ctx, a, name, x));
+        CHECK_OK(ctx, peft__model_read_tensor(ctx, b, name, y));
+        double most = 0.0;
+        for (int64_t k = 0; k < count; k++) most = fmax(most, fabs((double)x[k]));
+        CHECK(largest_difference(x, y, count) <= 0.07 * most);
+        free(x);
+        free(y);
+    }
+}
+
+/* A merged model as a file of its base's types: what was merged loses what the type rounds away, all else stays. */
+static void check_save_gguf(peft_context *ctx, const char *name, const char *config, double tolerance) {
+    char folder[512], from[1024], path[600];
+    scratch_folder(folder, sizeof folder);
+    snprintf(path, sizeof path, "%s/merged.gguf", folder);
+    peft_model *model = NULL, *merged = NULL, *again = NULL;
+    CHECK_OK(ctx, peft_model_load(ctx, data_path(from, sizeof from, "%s", name), NULL, &model));
+    peft_adapter *adapter = model != NULL ? created(ctx, model, config, 3, 0.02f) : NULL;
+    if (adapter != NULL) {
+        CHECK_OK(ctx, peft_model_merge(ctx, model, &adapter, 1, &merged));
+        CHECK_OK(ctx, peft_model_save_gguf(ctx, merged, path));
+        CHECK_OK(ctx, peft_model_load(ctx, path, NULL, &again));
+    }
+    if (again != NULL) {
+        check_rounded(ctx, merged, again);
+        const double worst = distance(ctx, merged, NULL, again, NULL),
+                     change = distance(ctx, model, NULL, merged, NULL);
+        if (!CHECK(worst <= tolerance * fmax(1.0, change)) || !CHECK(change > 1e-3))
+            fprintf(stderr, "    %s: saved differs by %g, change %g\n", name, worst, change);
+    }
+    CHECK_STATUS(NULL, model != NULL ? peft_model_save_gguf(ctx, model, from) : PEFT_E_ARG, PEFT_E_ARG);
+    remove_folder(folder);
+    peft_adapter_destroy(adapter);
+    peft_model_destroy(again);
+    peft_model_destroy(merged);
+    peft_model_destroy(model);
+}
+
+/* ---- pieces ------------------------------------------------------------------------------------------------------ */
 
 /* torch.empty(2000).uniform_(-0.25, 0.75, generator=torch.Generator().manual_seed(7)) */
 static void check_torch(void) {
@@ -380,6 +423,17 @@ int main(void) {
         check_combined(ctx, model);
         check_gguf(ctx, model, other);
         check_refusals(ctx, model);
+        static const char *const all = "{\"peft_type\": \"LORA\", \"r\": 2, \"target_modules\": \"all-linear\"}";
+        check_save_gguf(ctx, "interchange/llama-gqa.F32.gguf", all, 1e-6);
+        check_save_gguf(ctx, "interchange/gpt2.F32.gguf", all, 1e-6);
+        check_save_gguf(ctx, "interchange/llama-gqa.F32.gguf",
+                        "{\"peft_type\": \"LORA\", \"target_modules\": [\"lm_head\"]}", 1e-6);
+        check_save_gguf(ctx, "models/tiny/gemma.gguf", "{\"peft_type\": \"LN_TUNING\", \"target_modules\": [\"norm\"]}",
+                        1e-5);
+        check_save_gguf(ctx, "models/tiny/llama-biases.gguf",
+                        "{\"peft_type\": \"LORA\", \"bias\": \"all\", \"target_modules\": [\"k_proj\"]}", 1e-5);
+        check_save_gguf(ctx, "models/llama-gqa.Q4_1.gguf", all, 3.0);
+        CHECK_STATUS(NULL, peft_model_save_gguf(ctx, model, "/tmp/none.gguf"), PEFT_E_UNSUPPORTED);
     }
     peft_model_destroy(model);
     peft_model_destroy(other);
