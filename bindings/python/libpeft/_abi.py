@@ -131,6 +131,15 @@ class Interval(Struct):
     _fields_ = [("struct_size", u32), ("reserved", u32), ("value", f64), ("low", f64), ("high", f64), ("deviation", f64)]
 
 
+class ImageInfo(Struct):
+    _fields_ = [("struct_size", u32), ("channels", u32), ("image_height", u32), ("image_width", u32), ("patch_height", u32), ("patch_width", u32)]
+
+
+class ImageAugment(Struct):
+    _fields_ = [("struct_size", u32), ("random_resized_crop", u32), ("seed", u64), ("min_scale", f32), ("max_scale", f32), ("min_ratio", f32),
+                ("max_ratio", f32), ("flip", f32), ("reserved", u32)]
+
+
 class ChatMessage(c.Structure):
     _fields_ = [("role", text), ("content", text)]
 
@@ -142,7 +151,8 @@ class ChatSpan(c.Structure):
 # C names of the structures above, for the layout test.
 STRUCTS = {
     "peft_reader": Reader, "peft_context_options": ContextOptions, "peft_tensor_info": TensorInfo, "peft_model_options": ModelOptions,
-    "peft_model_info": ModelInfo, "peft_module_info": ModuleInfo, "peft_batch": Batch, "peft_optimizer_options": OptimizerOptions,
+    "peft_image_info": ImageInfo, "peft_image_augment": ImageAugment, "peft_model_info": ModelInfo, "peft_module_info": ModuleInfo,
+    "peft_batch": Batch, "peft_optimizer_options": OptimizerOptions,
     "peft_step_stats": StepStats, "peft_schedule": Schedule, "peft_session_options": SessionOptions, "peft_memory_info": MemoryInfo,
     "peft_progress": Progress, "peft_generate_options": GenerateOptions, "peft_dataset_options": DatasetOptions,
     "peft_class_metrics": ClassMetrics, "peft_value_metrics": ValueMetrics, "peft_entity_metrics": EntityMetrics, "peft_interval": Interval,
@@ -212,6 +222,14 @@ PROTOTYPES = {
     "peft_optimizer_step": (status, [handle, handle, P(StepStats)]),
     "peft_schedule_init_sized": (None, [P(Schedule), u32]),
     "peft_schedule_lr": (f64, [P(Schedule), u64]),
+    "peft_model_image_info": (status, [handle, handle, P(ImageInfo)]),
+    "peft_image_patch_count": (i64, [P(ImageInfo), i64, i64, P(i32)]),
+    "peft_image_patches": (status, [handle, P(ImageInfo), P(f32), i64, i64, i64, P(f32), i64]),
+    "peft_image_processor_create": (status, [handle, handle, text, P(handle)]),
+    "peft_image_processor_destroy": (None, [handle]),
+    "peft_image_augment_init_sized": (None, [P(ImageAugment), u32]),
+    "peft_image_process": (status, [handle, text, c.c_void_p, u64, P(ImageAugment), P(f32), i64, P(i64), P(i64)]),
+    "peft_image_process_pixels": (status, [handle, P(c.c_uint8), i64, i64, i32, P(ImageAugment), P(f32), i64, P(i64), P(i64)]),
     "peft_batch_init_sized": (None, [P(Batch), u32]),
     "peft_session_options_init_sized": (None, [P(SessionOptions), u32]),
     "peft_session_create": (status, [handle, handle, P(handle), u32, P(SessionOptions), P(handle)]),

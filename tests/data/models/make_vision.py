@@ -103,6 +103,10 @@ def main():
         bottleneck(model, kind, pixels, labels, out)
     write("vit", out)
 
+    model = stir(ViTForImageClassification(ViTConfig(num_labels=3, use_mean_pooling=True, **SMALL)), 6)
+    model.save_pretrained(os.path.join(HERE, "vit-mean"))
+    write("vit-mean", {"pixel_values": pixels, "logits": model.classifier(model.vit(pixels).last_hidden_state[:, 1:].mean(1))})
+
     model = stir(ViTModel(ViTConfig(num_channels=1, pooler_act="tanh", **SMALL)), 2)
     model.save_pretrained(os.path.join(HERE, "vit-pooler"))
     grey = torch.randn(2, 1, 12, 12, generator=g)

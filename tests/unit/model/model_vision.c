@@ -303,6 +303,7 @@ int main(void) {
     check_classifier("vit", true);
     check_classifier("deit", true);
     check_classifier("deit-teacher", false);
+    check_classifier("vit-mean", false);
     check_features();
     check_bottleneck("double_seq_bn", "{\"peft_type\":\"BOTTLENECK\",\"kind\":\"double_seq_bn\",\"bottleneck_size\":3}");
     check_bottleneck("seq_bn", "{\"peft_type\":\"BOTTLENECK\",\"reduction_factor\":5}");
