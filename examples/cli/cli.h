@@ -59,8 +59,7 @@ const char *format_bytes(uint64_t bytes, char *buffer, size_t size);
 const char *format_count(int64_t count, char *buffer, size_t size);
 const char *format_time(double seconds, char *buffer, size_t size);
 
-/* ---- json.c: writing objects, and finding values in objects that this program wrote
- * ---------------------------------- */
+/* ---- json.c: writing objects, and finding values in objects that this program wrote ------------------------- */
 
 typedef struct json_line {
     char *text;
@@ -78,8 +77,7 @@ void json_free(json_line *j);
 bool json_find_number(const char *object, const char *key, double *out_value);
 char *json_find_text(const char *object, const char *key); /* malloc; NULL when absent or null */
 
-/* ---- run.c: the objects of a recipe
- * ----------------------------------------------------------------------------------- */
+/* ---- run.c: the objects of a recipe ------------------------------------------------------------------------- */
 
 typedef struct run {
     cli *c;
@@ -111,8 +109,7 @@ bool run_evaluate(run *r, peft_session *session, peft_dataset *data, int64_t mos
 /* The chat template that an adapter's folder asks for (malloc), or NULL. */
 char *adapter_chat_template(const char *folder);
 
-/* ---- text.c: prompts and continuations
- * -------------------------------------------------------------------------------- */
+/* ---- text.c: prompts and continuations ---------------------------------------------------------------------- */
 
 typedef struct writer_options {
     peft_generate_options generate;
@@ -127,8 +124,7 @@ bool write_text(cli *c, peft_session *session, const peft_tokenizer *tokenizer, 
 char *render_chat(cli *c, const peft_tokenizer *tokenizer, const char *format, const peft_chat_message *messages,
                   size_t count);
 
-/* ---- history.c: the log of a run and its curve
- * -------------------------------------------------------------------------- */
+/* ---- history.c: the log of a run and its curve -------------------------------------------------------------- */
 
 typedef struct point {
     double step, loss;
@@ -149,8 +145,7 @@ void history_close(history *h);
 /* An SVG of both curves. */
 bool history_plot(const history *h, const char *path, const char *title);
 
-/* ---- progress.c
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- progress.c --------------------------------------------------------------------------------------------- */
 
 typedef struct progress {
     cli *c;
@@ -162,16 +157,14 @@ typedef struct progress {
 void progress_start(progress *p, cli *c, uint64_t total);
 void progress_step(progress *p, uint64_t step, double loss, double validation_loss, double step_seconds, double tokens);
 
-/* ---- interrupt.c
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- interrupt.c -------------------------------------------------------------------------------------------- */
 
 /* From now on the first Ctrl-C asks to stop, the second drops the pass that runs, the third ends the program. */
 void interrupt_watch(peft_session *session);
 void interrupt_ignore(void);
 bool interrupted(void);
 
-/* ---- commands
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- commands ----------------------------------------------------------------------------------------------- */
 
 int command_train(cli *c, args *a);
 int command_eval(cli *c, args *a);

@@ -188,8 +188,7 @@ static bool sample(trainer *t, const char *when) {
     return good;
 }
 
-/* ---- the loop
- * -------------------------------------------------------------------------------------------------------- */
+/* ---- the loop ----------------------------------------------------------------------------------------------- */
 
 /* Number of steps between events: a share of all steps below 1, a count from 1 on, or so many an epoch. */
 static uint64_t interval(const run *r, const char *steps_key, const char *epoch_key, uint64_t total,
@@ -310,8 +309,7 @@ static bool loop(trainer *t) {
     return true;
 }
 
-/* ---- before and after
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- before and after --------------------------------------------------------------------------------------- */
 
 static bool make_folder(const char *path) {
     char *copy = text_copy(path);

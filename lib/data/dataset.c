@@ -479,8 +479,7 @@ peft_status peft_dataset_add(peft_dataset *dataset, const int32_t *input_ids, co
     return PEFT_OK;
 }
 
-/* ---- classes
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- classes ------------------------------------------------------------------------------------------------ */
 
 uint32_t peft_dataset_label_count(const peft_dataset *dataset) {
     return dataset != NULL && dataset->store.learns != PEFT__LEARNS_NEXT ? dataset->labels.count : 0;
@@ -495,8 +494,7 @@ int64_t peft_dataset_label_examples(const peft_dataset *dataset, uint32_t label)
     return label < peft_dataset_label_count(dataset) ? dataset->labels.examples[label] : 0;
 }
 
-/* ---- what there is --------------------------------------------------------------------------------------------------
- */
+/* ---- what there is ------------------------------------------------------------------------------------------ */
 
 int64_t peft_dataset_size(const peft_dataset *dataset) {
     return dataset != NULL ? dataset->store.example_count : 0;
@@ -546,8 +544,7 @@ peft_status peft_dataset_preview(const peft_dataset *dataset, int64_t example, c
     return status;
 }
 
-/* ---- batches
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- batches ------------------------------------------------------------------------------------------------ */
 
 /* Copies example number `index` to row `at` of the batch. */
 static void put_example(peft_dataset *dataset, int32_t index, int64_t at) {

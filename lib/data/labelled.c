@@ -153,8 +153,7 @@ peft_status peft__labelled_collect(peft__records *records, const peft__json *row
     return PEFT_OK;
 }
 
-/* ---- one text or two ----------------------------------------------------------------------------------------------
- */
+/* ---- one text or two ---------------------------------------------------------------------------------------- */
 
 static bool only_blanks(const char *text) {
     while (*text == ' ' || *text == '\t' || *text == '\n' || *text == '\r') text++;
@@ -239,8 +238,7 @@ static peft_status read_classes(peft__records *records, const peft__json *value)
     return PEFT_OK;
 }
 
-/* ---- words with tags ----------------------------------------------------------------------------------------------
- */
+/* ---- words with tags ---------------------------------------------------------------------------------------- */
 
 static peft_status put_tag(peft__records *records, size_t index, int32_t tag) {
     if (index >= records->tag_capacity) {
@@ -312,8 +310,7 @@ peft_status peft__labelled_read(peft__records *records, const peft__json *row) {
     return records->format == PEFT_DATA_REGRESSION ? read_numbers(records, value) : read_classes(records, value);
 }
 
-/* ---- tokens ---------------------------------------------------------------------------------------------------------
- */
+/* ---- tokens ------------------------------------------------------------------------------------------------- */
 
 /* The encoding, cut to max_length; counts what was cut. */
 static peft_status encode(peft__encoder *encoder, const peft__records *r, int64_t *out_whole) {

@@ -25,8 +25,7 @@ typedef struct p_tuning {
     uint32_t head_count;
 } p_tuning;
 
-/* ---- tensors
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------------------------------------------ */
 
 static peft_status declare_lstm(peft_adapter *adapter, p_tuning *p, int64_t layer, int direction) {
     const int64_t in = layer == 0 ? p->prompt.token_dim : DIRECTIONS * p->hidden, gates = 4 * p->hidden;
@@ -64,8 +63,7 @@ static peft_status declare_encoder(peft_adapter *adapter, p_tuning *p) {
     return PEFT_OK;
 }
 
-/* ---- the encoder as operations
- * ------------------------------------------------------------------------------------------- */
+/* ---- the encoder as operations ------------------------------------------------------------------------------ */
 
 /* x W_ih^T + b_ih + b_hh */
 static peft__value *gates_of_input(peft_adapter *adapter, peft__graph *g, uint32_t first, peft__value *x) {
@@ -97,8 +95,7 @@ static peft__value *encode(peft_adapter *adapter, peft__graph *g, bool training)
     return x;
 }
 
-/* ---- configuration
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- configuration ------------------------------------------------------------------------------------------ */
 
 static peft_status read_encoder(peft_adapter *adapter, p_tuning *p) {
     peft_context *ctx = adapter->ctx;

@@ -31,8 +31,7 @@ typedef struct prefix_tuning {
     peft__value *table;
 } prefix_tuning;
 
-/* ---- configuration
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- configuration ------------------------------------------------------------------------------------------ */
 
 static peft_status declare(peft_adapter *adapter, prefix_tuning *p, bool zero) {
     peft__prompt *prompt = &p->prompt;
@@ -83,8 +82,7 @@ static peft_status configure(peft_adapter *adapter) {
     return declare(adapter, p, weights != NULL);
 }
 
-/* ---- starting from a text
- * ---------------------------------------------------------------------------------------------------- */
+/* ---- starting from a text ----------------------------------------------------------------------------------- */
 
 /* Solves G A = B in place for G [n, n], positive definite, and B [n, m] (becomes A), by Cholesky. */
 static bool solve(double *g, int64_t n, double *b, int64_t m) {
@@ -180,8 +178,7 @@ static peft_status initialise(peft_adapter *adapter, uint64_t seed) {
     return status;
 }
 
-/* ---- the graph
- * -------------------------------------------------------------------------------------------------------------- */
+/* ---- the graph ---------------------------------------------------------------------------------------------- */
 
 /* Asked when a stack's rows are made, before its first layer: what an earlier build left is forgotten. */
 static int64_t prefix_length(void *self, peft__stack stack) {

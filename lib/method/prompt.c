@@ -103,8 +103,7 @@ peft_status peft__prompt_read_position(peft_adapter *adapter, peft__prompt *prom
                       "%s: prompt_position: expected \"front\" or \"template\", found \"%.40s\"", WHERE, position);
 }
 
-/* ---- tensors
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- tensors ------------------------------------------------------------------------------------------------ */
 
 peft_status peft__prompt_declare(peft_adapter *adapter, peft__prompt *prompt, int64_t rows, int64_t cols,
                                  peft__init init, float value) {
@@ -146,8 +145,7 @@ peft__value *peft__prompt_table(peft_adapter *adapter, peft__build *b) {
     return peft__value_param(b->graph, &adapter->params[prompt->embedding]);
 }
 
-/* ---- rows before the tokens
- * ------------------------------------------------------------------------------------------ */
+/* ---- rows before the tokens --------------------------------------------------------------------------------- */
 
 /* With a cache: the rows go before the first chunk of a text, later chunks find them in the cache. */
 typedef struct cached_rows {
@@ -210,8 +208,7 @@ int64_t peft__prompt_inserted(void *self, peft__stack stack) {
     return prompt->in_place || stack != prompt->stack ? 0 : prompt->virtual_tokens;
 }
 
-/* ---- rows in place of tokens
- * ------------------------------------------------------------------------------------------ */
+/* ---- rows in place of tokens -------------------------------------------------------------------------------- */
 
 typedef struct slots {
     int64_t count;
@@ -263,8 +260,7 @@ peft__value *peft__prompt_word_embedding(void *self, peft__build *b, peft__stack
     return peft__op_select_rows(b->graph, rows, x, peft__prompt_table(adapter, b));
 }
 
-/* ---- files
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- files -------------------------------------------------------------------------------------------------- */
 
 /* The encoder's output, in `arena`. */
 static peft_status fold(peft_adapter *adapter, peft__graph *graph, peft__arena *arena, int64_t shape[2],

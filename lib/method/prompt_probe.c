@@ -41,8 +41,7 @@ peft_status peft__prompt_tokens(peft_adapter *adapter, const char *text, bool sp
     return status;
 }
 
-/* ---- a pass over one sequence of ids
- * --------------------------------------------------------------------------------- */
+/* ---- a pass over one sequence of ids ------------------------------------------------------------------------ */
 
 typedef struct probe {
     peft_adapter *adapter;
@@ -87,8 +86,7 @@ static peft_status new_graph(const probe *p, peft__graph **out_graph) {
     return peft__graph_create(p->adapter->ctx, &capacity, out_graph);
 }
 
-/* ---- word embeddings
- * ----------------------------------------------------------------------------------------------------- */
+/* ---- word embeddings ---------------------------------------------------------------------------------------- */
 
 static peft_status lookup(probe *p, peft__graph *graph, float *out) {
     peft_adapter *adapter = p->adapter;
@@ -119,8 +117,7 @@ peft_status peft__prompt_lookup(peft_adapter *adapter, const int32_t *ids, int64
     return status;
 }
 
-/* ---- keys and values
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- keys and values ---------------------------------------------------------------------------------------- */
 
 static peft_status fill_caches(probe *p, peft__graph *graph, const peft__kv_cache *caches) {
     peft__build build = {.graph = graph, .model = p->adapter->model, .purpose = PEFT__BUILD_HIDDEN, .caches = caches};

@@ -22,8 +22,7 @@ typedef struct prompt_tuning {
     double range;         /* RANDOM: uniform in +-range; 0: normal */
 } prompt_tuning;
 
-/* ---- configuration -------------------------------------------------------------------------------------------------
- */
+/* ---- configuration ------------------------------------------------------------------------------------------ */
 
 static peft_status read_labels(peft_adapter *adapter, prompt_tuning *p) {
     peft_context *ctx = adapter->ctx;
@@ -90,8 +89,7 @@ static peft_status configure(peft_adapter *adapter) {
                                 p->prompt.token_dim, init, p->range > 0.0 ? (float)p->range : 1.0f);
 }
 
-/* ---- starting values
- * --------------------------------------------------------------------------------------------------- */
+/* ---- starting values ---------------------------------------------------------------------------------------- */
 
 /* Rows [first, rows) of the table as averages of token embeddings. */
 typedef struct pieces {
@@ -208,8 +206,7 @@ static peft_status initialise(peft_adapter *adapter, uint64_t seed) {
     return status;
 }
 
-/* ---- the method
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- the method --------------------------------------------------------------------------------------------- */
 
 static const peft__hooks HOOKS = {
     .trained = peft__adapter_trained,

@@ -162,8 +162,7 @@ static peft_status check_all(peft_recipe *recipe) {
     return PEFT_OK;
 }
 
-/* ---- the adapter --------------------------------------------------------------------------------------------------
- */
+/* ---- the adapter -------------------------------------------------------------------------------------------- */
 
 static peft_status adapter_default(peft_recipe *recipe, const char *key, json_t *value) {
     if (peft__recipe_slot_of(recipe, key) != NULL) {
@@ -233,8 +232,7 @@ static peft_status make_adapter(peft_recipe *recipe) {
     return status;
 }
 
-/* ---- explanation and hash -------------------------------------------------------------------------------------------
- */
+/* ---- explanation and hash ----------------------------------------------------------------------------------- */
 
 static peft_status explain_slot(peft_recipe *recipe, const peft__recipe_slot *slot) {
     peft__buffer *out = &recipe->explain;

@@ -155,8 +155,7 @@ int32_t peft_recipe_is_given(const peft_recipe *recipe, const char *key) {
     return slot != NULL && slot->given_as != NULL ? 1 : 0;
 }
 
-/* ---- filling ------------------------------------------------------------------------------------------------------
- */
+/* ---- filling ------------------------------------------------------------------------------------------------ */
 
 /* Values that finish.c has checked: the keys exist and have their kinds. */
 static double number(const peft_recipe *recipe, const char *key) {

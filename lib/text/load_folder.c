@@ -240,8 +240,7 @@ static peft_status add_named_specials(folder *f) {
     return PEFT_OK;
 }
 
-/* ---- side files ----------------------------------------------------------------------------------------------------
- */
+/* ---- side files --------------------------------------------------------------------------------------------- */
 
 /* Tokens of added_tokens_decoder that tokenizer.json does not have. */
 static peft_status add_decoder_tokens(folder *f) {

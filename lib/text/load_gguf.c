@@ -364,8 +364,7 @@ static peft_status read_llama(reader *r) {
     return put_templates(r, true, false, false);
 }
 
-/* ---- bert: WordPiece ------------------------------------------------------------------------------------------------
- */
+/* ---- bert: WordPiece ---------------------------------------------------------------------------------------- */
 
 /* The file marks the start of a word; tokenizer.json marks what continues one. "[SEP]" and its like have no mark. */
 static peft_status add_wordpiece(reader *r, size_t id) {
@@ -414,8 +413,7 @@ static peft_status read_bert(reader *r) {
     return peft__put_bert_template(r->ctx, t, cls, sep);
 }
 
-/* ---- t5: Unigram ----------------------------------------------------------------------------------------------------
- */
+/* ---- t5: Unigram -------------------------------------------------------------------------------------------- */
 
 static peft_status put_charsmap(reader *r) {
     const int32_t *bytes;
@@ -477,8 +475,7 @@ static peft_status read_t5(reader *r) {
     return put_templates(r, false, true, false);
 }
 
-/* ---- the whole
- * ------------------------------------------------------------------------------------------------------- */
+/* ---- the whole ---------------------------------------------------------------------------------------------- */
 
 static peft_status read_all(reader *r) {
     const char *model, *chat;

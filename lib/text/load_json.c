@@ -270,8 +270,7 @@ static peft_status read_splitter(peft_context *ctx, peft_tokenizer *t, const pef
     }
 }
 
-/* ---- post-processors ------------------------------------------------------------------------------------------------
- */
+/* ---- post-processors ---------------------------------------------------------------------------------------- */
 
 peft_status peft__put_template(peft_context *ctx, peft_tokenizer *t, peft__template *template, int32_t id,
                                int32_t type) {
@@ -376,8 +375,7 @@ static peft_status read_processor(peft_context *ctx, peft_tokenizer *t, const pe
     return put_items(ctx, t, &t->pair, pair, PEFT_COUNT(pair));
 }
 
-/* ---- decoders
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- decoders ----------------------------------------------------------------------------------------------- */
 
 peft_status peft__put_decoder(peft_context *ctx, peft_tokenizer *t, peft__decoder_kind kind, peft__decoder **out) {
     peft__decoder *list = append(t, t->decoders, t->decoder_count, sizeof *list);
@@ -430,8 +428,7 @@ static peft_status read_decoder(peft_context *ctx, peft_tokenizer *t, const peft
     }
 }
 
-/* ---- model
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- model -------------------------------------------------------------------------------------------------- */
 
 static peft_status read_vocab_object(peft_context *ctx, peft_tokenizer *t, const peft__json *vocab) {
     const char *token;
@@ -571,8 +568,7 @@ static peft_status read_model(peft_context *ctx, peft_tokenizer *t, const peft__
     return read_vocab_object(ctx, t, vocab);
 }
 
-/* ---- added tokens and the whole
- * --------------------------------------------------------------------------------------------- */
+/* ---- added tokens and the whole ----------------------------------------------------------------------------- */
 
 peft_status peft__read_added(peft_context *ctx, peft_tokenizer *t, const peft__json *json, int64_t id,
                              const char *where) {

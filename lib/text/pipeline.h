@@ -189,8 +189,7 @@ extern const char peft__gpt2_pattern[];
 uint32_t peft__byte_to_char(uint8_t byte);
 int peft__char_to_byte(uint32_t c); /* -1: not one of them */
 
-/* ---- added.c -------------------------------------------------------------------------------------------------------
- */
+/* ---- added.c ------------------------------------------------------------------------------------------------ */
 
 typedef struct peft__added {
     const char *content;
@@ -202,8 +201,7 @@ typedef struct peft__added {
 /* Cuts out the tokens of `trie` (values index tokenizer->added). */
 peft_status peft__cut_added(peft__encoder *encoder, const peft__trie *trie, bool parse_special);
 
-/* ---- models
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- models ------------------------------------------------------------------------------------------------- */
 
 typedef enum peft__model_kind {
     PEFT__MODEL_BPE,
@@ -238,8 +236,7 @@ peft_status peft__wordpiece(peft__encoder *encoder, size_t from, size_t to);
 peft_status peft__unigram(peft__encoder *encoder, size_t from, size_t to);
 peft_status peft__wordlevel(peft__encoder *encoder, size_t from, size_t to);
 
-/* ---- template
- * ---------------------------------------------------------------------------------------------------------- */
+/* ---- template ----------------------------------------------------------------------------------------------- */
 
 typedef struct peft__template_item {
     int32_t id; /* of a token, or -1: the first text, -2: the second */
@@ -251,8 +248,7 @@ typedef struct peft__template {
     size_t count;
 } peft__template;
 
-/* ---- decode.c
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- decode.c ----------------------------------------------------------------------------------------------- */
 
 typedef enum peft__decoder_kind {
     PEFT__DECODE_BYTE_LEVEL,
@@ -277,8 +273,7 @@ typedef struct peft__decoder {
     size_t start, stop; /* strip */
 } peft__decoder;
 
-/* ---- the tokenizer
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- the tokenizer ------------------------------------------------------------------------------------------ */
 
 typedef struct peft__token_text {
     const char *text;  /* NULL: hole */
@@ -319,8 +314,7 @@ struct peft_tokenizer {
     const char *chat_template;
 };
 
-/* ---- build.c: what both readers use
- * ------------------------------------------------------------------------------------------ */
+/* ---- build.c: what both readers use ------------------------------------------------------------------------- */
 
 peft_status peft__tokenizer_new(peft_context *ctx, peft_tokenizer **out);
 peft_status peft__tokenizer_nomem(peft_context *ctx);

@@ -31,8 +31,7 @@ static char *path_of(peft_context *ctx, const char *folder, int file) {
     return peft__path_join(ctx->mem, folder, file_names[file]);
 }
 
-/* ---- folders ------------------------------------------------------------------------------------------------------
- */
+/* ---- folders ------------------------------------------------------------------------------------------------ */
 
 static peft_status fail_errno(peft_context *ctx, const char *path, const char *what) {
     char text[128];
@@ -121,8 +120,7 @@ static peft_status exchange(peft_context *ctx, const char *fresh, const char *fo
     return status;
 }
 
-/* ---- writing
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- writing ------------------------------------------------------------------------------------------------ */
 
 static peft_status write_parameters(peft_session *session, const char *path) {
     peft_context *ctx = session->ctx;
@@ -255,8 +253,7 @@ peft_status peft_checkpoint_save(peft_session *session, peft_optimizer *optimize
     return status;
 }
 
-/* ---- reading
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- reading ------------------------------------------------------------------------------------------------ */
 
 /* One tensor to be restored; the list is complete before the first is. */
 typedef struct copy {

@@ -13,8 +13,7 @@
 
 #include "kernel/kernels.h"
 
-/* ---- what was accumulated -----------------------------------------------------------------------------------------
- */
+/* ---- what was accumulated ----------------------------------------------------------------------------------- */
 
 float **peft__session_grads(const peft_session *session, uint32_t adapter) {
     const peft__plan *plan = &session->plans[PEFT__PLAN_TRAIN];
@@ -59,8 +58,7 @@ static void scale_grads(peft_session *session, uint32_t a, double factor) {
             kernels->scale(session->adapters[a]->params[i].elements, (float)factor, grads[i], grads[i], false);
 }
 
-/* ---- the parts of a pass
- * --------------------------------------------------------------------------------------------- */
+/* ---- the parts of a pass ------------------------------------------------------------------------------------ */
 
 static double penalty(const peft_session *session, double factor, bool with_grads) {
     double sum = 0.0;
@@ -174,8 +172,7 @@ static peft_status run_part(peft_session *session, uint32_t until, uint64_t dead
     return peft__graph_run(session->plan->graph, &session->cursor, until, &run);
 }
 
-/* ---- the calls
- * ----------------------------------------------------------------------------------------------------------- */
+/* ---- the calls ---------------------------------------------------------------------------------------------- */
 
 static peft_status check_begin(peft_session *session, int32_t passes, float weight) {
     static const char call[] = "peft_session_begin()";
@@ -278,8 +275,7 @@ peft_status peft_session_zero_grad(peft_session *session) {
     return PEFT_OK;
 }
 
-/* ---- forward passes outside a step
- * ---------------------------------------------------------------------------------------- */
+/* ---- forward passes outside a step -------------------------------------------------------------------------- */
 
 peft_status peft__session_run_forward(peft_session *session, peft__plan *plan) {
     peft__cursor cursor = {0};

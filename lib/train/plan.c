@@ -71,8 +71,7 @@ bool peft__plan_fits(const peft_session *session, const peft__plan *plan, const 
            batch->decoder_sequences <= c->decoder_sequences;
 }
 
-/* ---- building -----------------------------------------------------------------------------------------------------
- */
+/* ---- building ----------------------------------------------------------------------------------------------- */
 
 static peft__build_purpose purpose_of(const peft_session *session, peft__plan_kind kind) {
     switch (kind) {

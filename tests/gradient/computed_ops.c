@@ -4,8 +4,7 @@
 static const int64_t lengths[] = {5, 1, 43, 2, 0};
 static const peft__weight_drop nothing;
 
-/* ---- hadamard ------------------------------------------------------------------------------------------------------
- */
+/* ---- hadamard ----------------------------------------------------------------------------------------------- */
 
 typedef struct hadamard_case {
     int64_t out, in, rank;
@@ -36,8 +35,7 @@ static void check_hadamard(const gc_style *style, hadamard_case h) {
     gc_end(&c, hadamard_reference, &h);
 }
 
-/* ---- kronecker ------------------------------------------------------------------------------------------------------
- */
+/* ---- kronecker ---------------------------------------------------------------------------------------------- */
 
 typedef struct kronecker_case {
     int64_t a, c, b, d;
@@ -64,8 +62,7 @@ static void check_kronecker(const gc_style *style, kronecker_case k) {
     gc_end(&c, kronecker_reference, &k);
 }
 
-/* ---- cayley and rotate
- * ----------------------------------------------------------------------------------------------- */
+/* ---- cayley and rotate -------------------------------------------------------------------------------------- */
 
 typedef struct cayley_case {
     int64_t blocks, block, powers;

@@ -119,8 +119,7 @@ static void check_linears(const gc_style *style, const int64_t *lengths) {
     }
 }
 
-/* ---- low rank, and DoRA's rescaling of it -------------------------------------------------------------------------
- */
+/* ---- low rank, and DoRA's rescaling of it ------------------------------------------------------------------- */
 
 typedef struct rank_case {
     int64_t in, out, rank;
@@ -202,8 +201,7 @@ static void check_rescale(const gc_style *style, bool bias, bool transposed) {
     gc_end(&c, rescale_reference, &k);
 }
 
-/* ---- output layer and loss in one
- * ------------------------------------------------------------------------------------ */
+/* ---- output layer and loss in one --------------------------------------------------------------------------- */
 
 typedef struct head_case {
     matrix_case m;

@@ -95,8 +95,7 @@ peft__value *peft__op_weight_norms(peft__graph *g, peft__weight weight, peft__va
     return peft__node_add(g, &norms_op, in, NORM_COUNT, &out, 1, &attr, sizeof attr) == NULL ? NULL : out;
 }
 
-/* ---- rescale ------------------------------------------------------------------------------------------------------
- */
+/* ---- rescale ------------------------------------------------------------------------------------------------ */
 
 enum { SCALE_Y = 0, SCALE_M = 1, SCALE_N = 2, SCALE_BIAS = 3, SCALE_COUNT = 4, SCALE_ROWS = 32, SCALE_COLUMNS = 128 };
 

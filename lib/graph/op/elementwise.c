@@ -147,8 +147,7 @@ peft__value *peft__op_mul_vector(peft__graph *g, peft__value *x, peft__value *ve
     return vector_node(g, &mul_vector_op, x, vector);
 }
 
-/* ---- c tanh(x / c) ------------------------------------------------------------------------------------------------
- */
+/* ---- c tanh(x / c) ------------------------------------------------------------------------------------------ */
 
 static void soft_cap_reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask) {
     (void)node;

@@ -75,8 +75,7 @@ peft__value *peft__op_rope_angles(peft__graph *g, peft__rows *rows, const peft__
     return peft__node_add(g, &angles_op, NULL, 0, &out, 1, &attr, sizeof attr) != NULL ? out : NULL;
 }
 
-/* ---- rotation -----------------------------------------------------------------------------------------------------
- */
+/* ---- rotation ----------------------------------------------------------------------------------------------- */
 
 static void rope_reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask) {
     (void)node;

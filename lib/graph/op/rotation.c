@@ -213,8 +213,7 @@ peft__value *peft__op_cayley(peft__graph *g, peft__value *upper, int64_t block, 
     return peft__node_add(g, &cayley_op, &upper, 1, &out, 1, &attr, sizeof attr) == NULL ? NULL : out;
 }
 
-/* ---- rotate -------------------------------------------------------------------------------------------------------
- */
+/* ---- rotate ------------------------------------------------------------------------------------------------- */
 
 enum { IN_X = 0, IN_R = 1, ROWS = 48 };
 

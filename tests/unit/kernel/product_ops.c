@@ -149,8 +149,7 @@ static double *doubles(int64_t count) {
 static const int32_t two_rows[] = {0, 1};
 static const int32_t an_id[] = {0};
 
-/* ---- linear ---------------------------------------------------------------------------------------------------------
- */
+/* ---- linear ------------------------------------------------------------------------------------------------- */
 
 /* A weight of some kind with its logical numbers [out, in]. */
 static peft__weight make_weight(peft__graph *g, int64_t out, int64_t in, int kind, float **logical) {
@@ -261,8 +260,7 @@ static void linear(int64_t rows, int64_t most) {
     peft__graph_destroy(g);
 }
 
-/* ---- low rank
- * --------------------------------------------------------------------------------------------------------- */
+/* ---- low rank ----------------------------------------------------------------------------------------------- */
 
 /* Rows [0, n) through an embedding, so that they belong to sequences. */
 static peft__value *token_rows(peft__graph *g, peft__rows *rows, int64_t n, int64_t cols, peft__value **table) {
@@ -320,8 +318,7 @@ static void low_rank(int64_t n) {
     peft__graph_destroy(g);
 }
 
-/* ---- DoRA
- * ---------------------------------------------------------------------------------------------------------------- */
+/* ---- DoRA --------------------------------------------------------------------------------------------------- */
 
 static void rescaled(int64_t n) {
     peft__graph *g = start(1, 1);
@@ -361,8 +358,7 @@ static void rescaled(int64_t n) {
     peft__graph_destroy(g);
 }
 
-/* ---- output layer and loss
- * --------------------------------------------------------------------------------------------------- */
+/* ---- output layer and loss ---------------------------------------------------------------------------------- */
 
 static void head(int64_t n, int64_t vocabulary, int64_t d, int kind) {
     int32_t *ids = malloc((size_t)n * 4), *labels = malloc((size_t)n * 4), offsets[2] = {0, (int32_t)n};
@@ -422,8 +418,7 @@ static void head(int64_t n, int64_t vocabulary, int64_t d, int kind) {
     free(ids), free(labels);
 }
 
-/* ---- threads
- * ------------------------------------------------------------------------------------------------------------------ */
+/* ---- threads ------------------------------------------------------------------------------------------------ */
 
 /* A small network; a hash of loss and gradients. */
 static uint64_t network(uint32_t threads) {

@@ -127,8 +127,7 @@ static void check_whole(fixture *t, const char *config) {
     CHECK(system(command) == 0);
 }
 
-/* ---- beginnings
- * ------------------------------------------------------------------------------------------------------ */
+/* ---- beginnings --------------------------------------------------------------------------------------------- */
 
 static void check_beginnings(fixture *t) {
     float *table = malloc((size_t)VOCAB * 64 * sizeof *table);
@@ -191,8 +190,7 @@ static void check_prefix_of_text(fixture *t, const char *more) {
     peft_adapter_destroy(a);
 }
 
-/* ---- places
- * ------------------------------------------------------------------------------------------------------------- */
+/* ---- places ------------------------------------------------------------------------------------------------- */
 
 /* A template that begins with the prompt's slots is a prompt in front; and slots may be anywhere, more than once. */
 static void check_template(fixture *t) {
@@ -268,8 +266,7 @@ static void check_work(fixture *t) {
     peft_adapter_destroy(a);
 }
 
-/* ---- refusals
- * ------------------------------------------------------------------------------------------------------------ */
+/* ---- refusals ----------------------------------------------------------------------------------------------- */
 
 static void refuse(fixture *t, const char *config, peft_status status, const char *words) {
     peft_adapter *adapter = NULL;

@@ -101,8 +101,7 @@ static void must_refuse(const variant *v, const peft_model_options *options, pef
     peft_model_destroy(model);
 }
 
-/* ---- what is there -------------------------------------------------------------------------------------------------
- */
+/* ---- what is there ------------------------------------------------------------------------------------------ */
 
 static void check_plain(void) {
     static const char *const names[] = {
