@@ -314,10 +314,14 @@ peft__rows *peft__rows_replace(peft__graph *graph, peft__rows *parent, int64_t s
     return copy == NULL ? NULL : peft__rows_new(graph, "rows with replaced ones", parent, copy, measure_same, bind_replace, true);
 }
 
+/* What was put in just before and is taken out again leaves as much room as there was; else sequences may be fewer than
+ * there is room for, and all rows may be of one. */
 static void measure_drop(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows, int64_t *out_sequences) {
     (void)capacity;
-    *out_rows = rows->parent->max_rows; /* sequences may be fewer than there is room for */
-    *out_sequences = rows->parent->max_sequences;
+    const peft__rows *parent = rows->parent;
+    const bool undone = parent->bind == bind_insert && ((const insert_attr *)parent->attr)->count == ((const insert_attr *)rows->attr)->count;
+    *out_rows = undone ? parent->parent->max_rows : parent->max_rows;
+    *out_sequences = parent->max_sequences;
 }
 
 static peft_status bind_drop(peft__rows *rows, peft_context *ctx, const peft_batch *batch) {
