@@ -217,6 +217,8 @@ peft_status peft_recipe_dataset_options(const peft_recipe *recipe, int32_t part,
     own.text_key = text(recipe, "data.text_key");
     own.prompt_key = text(recipe, "data.prompt_key");
     own.completion_key = text(recipe, "data.completion_key");
+    own.label_key = text(recipe, "data.label_key");
+    own.text_pair_key = text(recipe, "data.text_pair_key");
     own.drop_last = validation ? 0 : flag(recipe, "data.drop_last");
     give(options, &own, sizeof own);
     return PEFT_OK;
