@@ -131,8 +131,7 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
     }
     if (!peft__is_labelled(own->format) && own->format != PEFT_DATA_IMAGES) return PEFT_OK;
     /* Classes of a cloze task or of the host's own loss are not outputs of the model. */
-    const bool head =
-        base->task == PEFT_TASK_SEQ_CLS || base->task == PEFT_TASK_TOKEN_CLS ||
+    const bool head = base->task == PEFT_TASK_SEQ_CLS || base->task == PEFT_TASK_TOKEN_CLS ||
                       base->task == PEFT_TASK_IMAGE_CLS || base->task == PEFT_TASK_AUTO;
     return peft__labels_begin(ctx, &dataset->labels, own, head ? base->config : NULL, head ? base->outputs : 0);
 }
@@ -360,8 +359,8 @@ static peft_status put_picture(peft_dataset *dataset, int32_t example, int64_t a
                              dataset->features + at * dataset->feature_cols);
 }
 
-static peft_status open_pictures(peft_context *ctx, const peft_model *model, const peft__data_base *base, const char *path,
-                                 const peft_dataset_options *options, peft_dataset **out_dataset) {
+static peft_status open_pictures(peft_context *ctx, const peft_model *model, const peft__data_base *base,
+                                 const char *path, const peft_dataset_options *options, peft_dataset **out_dataset) {
     peft_dataset *dataset = NULL;
     PEFT_TRY(make(ctx, base, options, &dataset));
     dataset->options.packing = 0; /* all of one size: nothing to pack */
@@ -423,8 +422,8 @@ peft_status peft_dataset_open_memory(peft_context *context, const peft_model *mo
     peft__data_base base;
     PEFT_TRY(base_of(context, model, name, &base));
     if (base.task == PEFT_TASK_IMAGE_CLS)
-        return peft__fail(context, PEFT_E_UNSUPPORTED, "%s: pictures are opened by path, or prepared one by one (peft/image.h)",
-                          name);
+        return peft__fail(context, PEFT_E_UNSUPPORTED,
+                          "%s: pictures are opened by path, or prepared one by one (peft/image.h)", name);
     peft__source *source = NULL;
     PEFT_TRY(peft__source_open_memory(context, data, (size_t)size, name, &source));
     const peft_status status = peft__dataset_open(context, &base, source, name, options, out_dataset);

@@ -1,7 +1,8 @@
 /* metrics.c: measures of classes and numbers, and how far to trust them.
  *
- * Sums are in double and in the order of the elements, so that a measure is the same wherever it is computed. What a measure is where
- * nothing defines it follows scikit-learn (zero) and SciPy (NaN): numbers are there to be compared with other people's.
+ * Sums are in double and in the order of the elements, so that a measure is the same wherever it is computed. What a
+ * measure is where nothing defines it follows scikit-learn (zero) and SciPy (NaN): numbers are there to be compared
+ * with other people's.
  */
 #include "peft/metrics.h"
 
@@ -18,13 +19,16 @@ void peft_argmax(const float *values, int64_t rows, int64_t cols, int32_t *out) 
     }
 }
 
-static double ratio(double part, double whole) { return whole > 0.0 ? part / whole : 0.0; }
+static double ratio(double part, double whole) {
+    return whole > 0.0 ? part / whole : 0.0;
+}
 
 /* Writes as much of a result as the caller's struct has room for. */
 static peft_status give(peft_context *ctx, void *to, const void *from, size_t known, const char *name) {
     uint32_t size = 0;
     if (to != NULL) memcpy(&size, to, sizeof size);
-    if (size < sizeof size + sizeof(uint32_t)) return peft__fail(ctx, PEFT_E_ARG, "%s is missing or its struct_size is not set", name);
+    if (size < sizeof size + sizeof(uint32_t))
+        return peft__fail(ctx, PEFT_E_ARG, "%s is missing or its struct_size is not set", name);
     memcpy(to, from, peft__min_size(size, known));
     memcpy(to, &size, sizeof size);
     return PEFT_OK;
@@ -39,7 +43,9 @@ typedef struct tally {
     int64_t right, missed, vain;
 } tally;
 
-static double f1_of(const tally *t) { return ratio(2.0 * (double)t->right, (double)(2 * t->right + t->missed + t->vain)); }
+static double f1_of(const tally *t) {
+    return ratio(2.0 * (double)t->right, (double)(2 * t->right + t->missed + t->vain));
+}
 
 static void averages(const tally *tallies, uint32_t classes, peft_class_metrics *out) {
     double present = 0.0, labelled = 0.0;
@@ -64,11 +70,13 @@ static void averages(const tally *tallies, uint32_t classes, peft_class_metrics 
     out->micro_f1 = f1_of(&all);
 }
 
-/* (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2)), with t_k and p_k how often class k is label and prediction. */
+/* (c s - sum p_k t_k) / sqrt((s^2 - sum p_k^2) (s^2 - sum t_k^2)), with t_k and p_k how often class k is label and
+ * prediction. */
 static double matthews(const tally *tallies, uint32_t classes, double count) {
     double right = 0.0, both = 0.0, predicted = 0.0, labelled = 0.0;
     for (uint32_t c = 0; c < classes; c++) {
-        const double p = (double)(tallies[c].right + tallies[c].vain), t = (double)(tallies[c].right + tallies[c].missed);
+        const double p = (double)(tallies[c].right + tallies[c].vain),
+                     t = (double)(tallies[c].right + tallies[c].missed);
         right += (double)tallies[c].right;
         both += p * t;
         predicted += p * p;
@@ -78,15 +86,17 @@ static double matthews(const tally *tallies, uint32_t classes, double count) {
     return under > 0.0 ? (right * count - both) / sqrt(under) : 0.0;
 }
 
-static peft_status check_classes(peft_context *ctx, const void *labels, const void *predictions, int64_t count, uint32_t classes) {
+static peft_status check_classes(peft_context *ctx, const void *labels, const void *predictions, int64_t count,
+                                 uint32_t classes) {
     if (labels == NULL || predictions == NULL || count < 1)
         return peft__fail(ctx, PEFT_E_ARG, "a metric needs labels and predictions of at least one element");
-    if (classes < 1 || classes > MOST_CLASSES) return peft__fail(ctx, PEFT_E_ARG, "classes is 1 to %d, found %u", MOST_CLASSES, classes);
+    if (classes < 1 || classes > MOST_CLASSES)
+        return peft__fail(ctx, PEFT_E_ARG, "classes is 1 to %d, found %u", MOST_CLASSES, classes);
     return PEFT_OK;
 }
 
-peft_status peft_metric_classes(peft_context *ctx, const int32_t *labels, const int32_t *predictions, int64_t count, uint32_t classes,
-                                peft_class_metrics *out_metrics, int64_t *confusion, double *f1) {
+peft_status peft_metric_classes(peft_context *ctx, const int32_t *labels, const int32_t *predictions, int64_t count,
+                                uint32_t classes, peft_class_metrics *out_metrics, int64_t *confusion, double *f1) {
     if (ctx == NULL) return PEFT_E_ARG;
     PEFT_TRY(check_classes(ctx, labels, predictions, count, classes));
     int64_t counted = 0, right = 0;
@@ -94,8 +104,8 @@ peft_status peft_metric_classes(peft_context *ctx, const int32_t *labels, const 
         if (labels[i] == PEFT_IGNORE_LABEL) continue;
         counted++;
         if (labels[i] < 0 || labels[i] >= (int32_t)classes || predictions[i] < 0 || predictions[i] >= (int32_t)classes)
-            return peft__fail(ctx, PEFT_E_ARG, "element %lld has label %d and prediction %d, but there are %u classes", (long long)i, labels[i],
-                              predictions[i], classes);
+            return peft__fail(ctx, PEFT_E_ARG, "element %lld has label %d and prediction %d, but there are %u classes",
+                              (long long)i, labels[i], predictions[i], classes);
     }
     if (counted == 0) return peft__fail(ctx, PEFT_E_ARG, "no element has a label: all %lld are -100", (long long)count);
     tally *tallies = peft__alloc_zero(ctx->mem, classes * sizeof *tallies);
@@ -121,8 +131,8 @@ peft_status peft_metric_classes(peft_context *ctx, const int32_t *labels, const 
     return give(ctx, out_metrics, &found, sizeof found, "peft_class_metrics");
 }
 
-peft_status peft_metric_multi_label(peft_context *ctx, const float *targets, const float *logits, int64_t count, uint32_t classes,
-                                    float threshold, peft_class_metrics *out_metrics) {
+peft_status peft_metric_multi_label(peft_context *ctx, const float *targets, const float *logits, int64_t count,
+                                    uint32_t classes, float threshold, peft_class_metrics *out_metrics) {
     if (ctx == NULL) return PEFT_E_ARG;
     PEFT_TRY(check_classes(ctx, targets, logits, count, classes));
     tally *tallies = peft__alloc_zero(ctx->mem, classes * sizeof *tallies);
@@ -139,7 +149,10 @@ peft_status peft_metric_multi_label(peft_context *ctx, const float *targets, con
         }
         right += all;
     }
-    peft_class_metrics found = {.struct_size = (uint32_t)sizeof found, .count = count, .accuracy = (double)right / (double)count, .matthews = NAN};
+    peft_class_metrics found = {.struct_size = (uint32_t)sizeof found,
+                                .count = count,
+                                .accuracy = (double)right / (double)count,
+                                .matthews = NAN};
     averages(tallies, classes, &found);
     /* Means over all classes: in a matrix of 0 and 1 every class is there. */
     double macro_precision = 0.0, macro_recall = 0.0, macro_f1 = 0.0;
@@ -235,8 +248,8 @@ peft_status peft_metric_values(peft_context *ctx, const float *targets, const fl
         return peft__fail(ctx, PEFT_E_ARG, "a metric needs targets and predictions of at least one element");
     for (int64_t i = 0; i < count; i++)
         if (!isfinite(targets[i]) || !isfinite(predictions[i]))
-            return peft__fail(ctx, PEFT_E_ARG, "element %lld is not finite: target %g, prediction %g", (long long)i, (double)targets[i],
-                              (double)predictions[i]);
+            return peft__fail(ctx, PEFT_E_ARG, "element %lld is not finite: target %g, prediction %g", (long long)i,
+                              (double)targets[i], (double)predictions[i]);
     size_t bytes;
     if (!peft__mul_size((size_t)count, sizeof(ranked) + 2 * sizeof(double), &bytes))
         return peft__fail(ctx, PEFT_E_LIMIT, "%lld elements are too many", (long long)count);
@@ -257,7 +270,8 @@ peft_status peft_metric_values(peft_context *ctx, const float *targets, const fl
     return give(ctx, out_metrics, &found, sizeof found, "peft_value_metrics");
 }
 
-/* ---- bootstrap ---------------------------------------------------------------------------------------------------- */
+/* ---- bootstrap ----------------------------------------------------------------------------------------------------
+ */
 
 static double percentile(const ranked *items, int64_t count, double share) {
     const double at = share * (double)(count - 1);
@@ -265,7 +279,8 @@ static double percentile(const ranked *items, int64_t count, double share) {
     return items[below].value + (at - (double)below) * (items[above].value - items[below].value);
 }
 
-static int64_t draw_samples(peft_measure_fn measure, void *user, int64_t count, uint32_t samples, uint64_t seed, int64_t *indices, ranked *items) {
+static int64_t draw_samples(peft_measure_fn measure, void *user, int64_t count, uint32_t samples, uint64_t seed,
+                            int64_t *indices, ranked *items) {
     int64_t defined = 0;
     for (uint32_t s = 0; s < samples; s++) {
         peft__rng rng = peft__rng_make(seed, peft__hash64(&s, sizeof s, UINT64_C(0x626f6f74)));
@@ -276,13 +291,16 @@ static int64_t draw_samples(peft_measure_fn measure, void *user, int64_t count, 
     return defined;
 }
 
-peft_status peft_metric_bootstrap(peft_context *ctx, peft_measure_fn measure, void *user, int64_t count, uint32_t samples, double level,
-                                  uint64_t seed, peft_interval *out_interval) {
+peft_status peft_metric_bootstrap(peft_context *ctx, peft_measure_fn measure, void *user, int64_t count,
+                                  uint32_t samples, double level, uint64_t seed, peft_interval *out_interval) {
     if (ctx == NULL) return PEFT_E_ARG;
     if (measure == NULL || count < 1 || samples < 2 || samples > 10000000 || !(level > 0.0 && level < 1.0))
-        return peft__fail(ctx, PEFT_E_ARG, "a bootstrap takes a measure, at least one example, 2 to 10000000 samples and a level between 0 and 1");
+        return peft__fail(
+            ctx, PEFT_E_ARG,
+            "a bootstrap takes a measure, at least one example, 2 to 10000000 samples and a level between 0 and 1");
     size_t bytes;
-    if (!peft__mul_size((size_t)count, sizeof(int64_t), &bytes) || !peft__add_size(bytes, samples * sizeof(ranked), &bytes))
+    if (!peft__mul_size((size_t)count, sizeof(int64_t), &bytes) ||
+        !peft__add_size(bytes, samples * sizeof(ranked), &bytes))
         return peft__fail(ctx, PEFT_E_LIMIT, "%lld examples are too many", (long long)count);
     ranked *items = peft__alloc(ctx->mem, bytes);
     if (items == NULL) return peft__fail_nomem(ctx, bytes, "a bootstrap");

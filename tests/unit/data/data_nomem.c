@@ -40,6 +40,26 @@ static peft_status open_data(peft_context *ctx, const peft_tokenizer *tokenizer)
     return status;
 }
 
+static peft_status open_labelled(peft_context *ctx, const peft_tokenizer *tokenizer) {
+    static const char *const FILES[][2] = {
+        {"a.csv", "text,text_pair,label\nsome words,other words,yes\nmore,words,no\n"},
+        {"a.jsonl", "{\"text\": \"some words\", \"labels\": [\"a\", \"b\"]}\n{\"text\": \"x\", \"labels\": []}\n"},
+        {"a.conll", "some O\nwords B-X\n\nmore\n\nwords O\n"}};
+    static const int32_t FORMATS[] = {PEFT_DATA_CLASSIFICATION, PEFT_DATA_MULTI_LABEL, PEFT_DATA_TOKEN_CLS};
+    peft_status status = PEFT_OK;
+    for (size_t i = 0; i < PEFT_COUNT(FILES) && status >= 0; i++) {
+        peft_dataset_options options = test_options();
+        options.format = FORMATS[i];
+        options.on_bad_row = PEFT_BAD_ROW_SKIP;
+        peft_dataset *data = NULL;
+        peft_batch batch;
+        status = test_open(ctx, tokenizer, FILES[i][1], FILES[i][0], &options, &data);
+        if (status >= 0) status = peft_dataset_next(data, &batch);
+        peft_dataset_destroy(data);
+    }
+    return status;
+}
+
 static peft_status open_recipe(peft_context *ctx, const peft_tokenizer *tokenizer) {
     static const char RECIPE[] =
         "base_model: a\nlora_r: 8\nlora_target: q_proj,v_proj\noutput_dir: o\ndata:\n  train: ${output_dir}/x\n"
@@ -82,6 +102,7 @@ static void fail_each(peft_status (*try_it)(peft_context *, const peft_tokenizer
 
 int main(void) {
     fail_each(open_data);
+    fail_each(open_labelled);
     fail_each(open_recipe);
     return check_summary();
 }

@@ -1,9 +1,12 @@
-/* Measures against scikit-learn, SciPy, seqeval and SQuAD's rules (tests/data/tasks/make_metrics.py); wrong input; bootstrap. */
+/* Measures against scikit-learn, SciPy, seqeval and SQuAD's rules (tests/data/tasks/make_metrics.py); wrong input;
+ * bootstrap. */
 #include "check.h"
 #include "format/json.h"
 #include "peft/metrics.h"
 
-static double number(const json_t *object, const char *key) { return json_number_value(json_object_get(object, key)); }
+static double number(const json_t *object, const char *key) {
+    return json_number_value(json_object_get(object, key));
+}
 
 static int32_t *ints(const json_t *list) {
     int32_t *values = malloc((json_array_size(list) + 1) * sizeof *values);
@@ -22,11 +25,14 @@ static void classes(peft_context *ctx, const json_t *cases) {
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *one = json_array_get(cases, i), *matrix = json_object_get(one, "confusion");
         const uint32_t count = (uint32_t)number(one, "classes");
-        int32_t *labels = ints(json_object_get(one, "labels")), *predictions = ints(json_object_get(one, "predictions"));
+        int32_t *labels = ints(json_object_get(one, "labels")),
+                *predictions = ints(json_object_get(one, "predictions"));
         peft_class_metrics got = {.struct_size = sizeof got};
         int64_t confusion[64];
         double f1[8];
-        CHECK_OK(ctx, peft_metric_classes(ctx, labels, predictions, (int64_t)json_array_size(json_object_get(one, "labels")), count, &got, confusion, f1));
+        CHECK_OK(ctx,
+                 peft_metric_classes(ctx, labels, predictions, (int64_t)json_array_size(json_object_get(one, "labels")),
+                                     count, &got, confusion, f1));
         CHECK(got.count == (int64_t)number(one, "count"));
         CHECK_NEAR(got.accuracy, number(one, "accuracy"), 1e-12);
         CHECK_NEAR(got.macro_precision, number(one, "macro_precision"), 1e-12);
@@ -35,8 +41,10 @@ static void classes(peft_context *ctx, const json_t *cases) {
         CHECK_NEAR(got.micro_f1, number(one, "micro_f1"), 1e-12);
         CHECK_NEAR(got.weighted_f1, number(one, "weighted_f1"), 1e-12);
         CHECK_NEAR(got.matthews, number(one, "matthews"), 1e-12);
-        for (uint32_t c = 0; c < count * count; c++) CHECK(confusion[c] == json_integer_value(json_array_get(matrix, c)));
-        for (uint32_t c = 0; c < count; c++) CHECK_NEAR(f1[c], json_number_value(json_array_get(json_object_get(one, "f1"), c)), 1e-12);
+        for (uint32_t c = 0; c < count * count; c++)
+            CHECK(confusion[c] == json_integer_value(json_array_get(matrix, c)));
+        for (uint32_t c = 0; c < count; c++)
+            CHECK_NEAR(f1[c], json_number_value(json_array_get(json_object_get(one, "f1"), c)), 1e-12);
         free(labels);
         free(predictions);
     }
@@ -62,9 +70,11 @@ static void multi_label(peft_context *ctx, const json_t *cases) {
 static void values(peft_context *ctx, const json_t *cases) {
     for (size_t i = 0; i < json_array_size(cases); i++) {
         const json_t *one = json_array_get(cases, i);
-        float *targets = floats(json_object_get(one, "targets")), *predictions = floats(json_object_get(one, "predictions"));
+        float *targets = floats(json_object_get(one, "targets")),
+              *predictions = floats(json_object_get(one, "predictions"));
         peft_value_metrics got = {.struct_size = sizeof got};
-        CHECK_OK(ctx, peft_metric_values(ctx, targets, predictions, (int64_t)json_array_size(json_object_get(one, "targets")), &got));
+        CHECK_OK(ctx, peft_metric_values(ctx, targets, predictions,
+                                         (int64_t)json_array_size(json_object_get(one, "targets")), &got));
         CHECK_NEAR(got.pearson, number(one, "pearson"), 1e-9);
         CHECK_NEAR(got.spearman, number(one, "spearman"), 1e-9);
         CHECK_NEAR(got.mse, number(one, "mse"), 1e-9);
@@ -77,7 +87,8 @@ static void values(peft_context *ctx, const json_t *cases) {
 
 static void entities(peft_context *ctx, const json_t *cases) {
     for (size_t i = 0; i < json_array_size(cases); i++) {
-        const json_t *one = json_array_get(cases, i), *gold = json_object_get(one, "labels"), *guess = json_object_get(one, "predictions");
+        const json_t *one = json_array_get(cases, i), *gold = json_object_get(one, "labels"),
+                     *guess = json_object_get(one, "predictions");
         const json_t *list = json_object_get(one, "names");
         const char *names[16] = {0};
         for (size_t c = 0; c < json_array_size(list); c++) names[c] = json_string_value(json_array_get(list, c));
@@ -95,7 +106,8 @@ static void entities(peft_context *ctx, const json_t *cases) {
             offsets[s + 1] = rows;
         }
         peft_entity_metrics got = {.struct_size = sizeof got};
-        CHECK_OK(ctx, peft_metric_entities(ctx, labels, predictions, offsets, (int64_t)sequences, names, (uint32_t)json_array_size(list), &got));
+        CHECK_OK(ctx, peft_metric_entities(ctx, labels, predictions, offsets, (int64_t)sequences, names,
+                                           (uint32_t)json_array_size(list), &got));
         CHECK_NEAR(got.precision, number(one, "precision"), 1e-12);
         CHECK_NEAR(got.recall, number(one, "recall"), 1e-12);
         CHECK_NEAR(got.f1, number(one, "f1"), 1e-12);
@@ -109,7 +121,8 @@ static void answers(peft_context *ctx, const json_t *cases) {
         const char *right[8] = {0};
         for (size_t a = 0; a < json_array_size(list); a++) right[a] = json_string_value(json_array_get(list, a));
         double exact = -1.0, f1 = -1.0;
-        CHECK_OK(ctx, peft_metric_answer(ctx, json_string_value(json_object_get(one, "prediction")), right, (uint32_t)json_array_size(list), &exact, &f1));
+        CHECK_OK(ctx, peft_metric_answer(ctx, json_string_value(json_object_get(one, "prediction")), right,
+                                         (uint32_t)json_array_size(list), &exact, &f1));
         if (!CHECK(exact == number(one, "exact"))) fprintf(stderr, "    case %zu\n", i);
         CHECK_NEAR(f1, number(one, "f1"), 1e-12);
     }

@@ -1,5 +1,5 @@
-/* Tasks from file to prediction: classes, several classes, numbers, tags and hidden words on toy models, with outputs of the right shape, class weights and
- * losses that are what the outputs say. */
+/* Tasks from file to prediction: classes, several classes, numbers, tags and hidden words on toy models, with outputs
+ * of the right shape, class weights and losses that are what the outputs say. */
 #include "check.h"
 #include "peft/peft.h"
 
@@ -22,7 +22,8 @@ static const char *data_path(const char *name) {
 static const char CSV[] = "text,label\ngood and good,yes\nbad,no\ngood one,yes\nbad bad,no\nbad end,no\ngood,yes\n";
 static const char SCORES[] = "text,score\ngood and good,1\nbad,-1\ngood one,1\nbad bad,-1\n";
 static const char TAGS[] = "good B-X\nand O\n\nbad O\ngood B-X\nend O\n\n";
-static const char LORA[] = "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 16, \"target_modules\": [\"q_proj\", \"v_proj\"], \"modules_to_save\": [\"score\"]}";
+static const char LORA[] = "{\"peft_type\": \"LORA\", \"r\": 4, \"lora_alpha\": 16, \"target_modules\": [\"q_proj\", "
+                           "\"v_proj\"], \"modules_to_save\": [\"score\"]}";
 
 static const task_case CASES[] = {
     {"models/llama-gqa", PEFT_TASK_SEQ_CLS, 2, PEFT_DATA_AUTO, "a.csv", CSV, LORA},
@@ -124,7 +125,8 @@ static void learns(peft_context *ctx, const task_case *c) {
         int32_t answers[512];
         peft_class_metrics got = {.struct_size = sizeof got};
         peft_argmax(logits, rows, cols, answers);
-        CHECK_OK(ctx, peft_metric_classes(ctx, batch.labels != NULL ? batch.labels : batch.sequence_labels, answers, rows, (uint32_t)cols, &got, NULL, NULL));
+        CHECK_OK(ctx, peft_metric_classes(ctx, batch.labels != NULL ? batch.labels : batch.sequence_labels, answers,
+                                          rows, (uint32_t)cols, &got, NULL, NULL));
         CHECK(got.accuracy > 0.8);
     }
     stop(&r);
@@ -156,9 +158,11 @@ static void refused(peft_context *ctx) {
     peft_dataset_options options;
     peft_dataset_options_init(&options);
     options.format = PEFT_DATA_CLASSIFICATION;
-    CHECK_STATUS(ctx, peft_dataset_open_memory(ctx, model, CSV, strlen(CSV), "a.csv", &options, &data), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(ctx, peft_dataset_open_memory(ctx, model, CSV, strlen(CSV), "a.csv", &options, &data),
+                 PEFT_E_UNSUPPORTED);
     options.format = PEFT_DATA_MASKED_LM;
-    CHECK_STATUS(ctx, peft_dataset_open_memory(ctx, model, CSV, strlen(CSV), "a.csv", &options, &data), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(ctx, peft_dataset_open_memory(ctx, model, CSV, strlen(CSV), "a.csv", &options, &data),
+                 PEFT_E_UNSUPPORTED);
     peft_model_destroy(model);
 }
 
