@@ -19,9 +19,11 @@ def _candidates():
         yield asked
         return
     here = pathlib.Path(__file__).resolve().parent
-    for name in ("libpeft.so", "libpeft.so.0"):
-        if (here / name).exists():
-            yield str(here / name)
+    # The second folder is where a wheel has it; the first is for programs that ship the package and the library themselves.
+    for folder in (here, here.parent / ".libpeft.mesonpy.libs"):
+        for name in ("libpeft.so", "libpeft.so.0"):
+            if (folder / name).exists():
+                yield str(folder / name)
     yield ctypes.util.find_library("peft") or "libpeft.so.0"
 
 
