@@ -29,7 +29,8 @@ peft_status peft__adapter_note(peft_adapter *adapter, const char *format, ...) {
     char line[512];
     va_list arguments;
     va_start(arguments, format);
-    vsnprintf(line, sizeof line, format, arguments);
+    line[0] = 0;
+    if (format != NULL) (void)vsnprintf(line, sizeof line, format, arguments);
     va_end(arguments);
     peft__utf8_tidy(line);
     const size_t length = strlen(line);

@@ -19,7 +19,7 @@ Every class wraps one handle of the C interface (include/peft); the host drives 
 from ._errors import (AbiError, ArgumentError, CallbackError, CancelledError, FileError, FormatError, LimitError, MismatchError, NonFiniteError,
                       OutOfMemoryError, PeftError, StateError, UnsupportedError)
 from . import metrics
-from ._lib import lib as _lib
+from ._lib import lib as _library
 from .adapter import Adapter
 from .context import Context
 from .dataset import Batch, Dataset
@@ -28,7 +28,7 @@ from .optimizer import Optimizer, Schedule
 from .session import Session
 from .tokenizer import Tokenizer
 
-__version__ = _lib.peft_version_string().decode()
+__version__ = _library.peft_version_string().decode()
 __all__ = ["Adapter", "Batch", "Context", "Dataset", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "metrics", "PeftError", "AbiError",
            "ArgumentError", "CallbackError", "CancelledError", "FileError", "FormatError", "LimitError", "MismatchError", "NonFiniteError",
            "OutOfMemoryError", "StateError", "UnsupportedError"]
