@@ -11,6 +11,7 @@
  *   labelled.c rows with a class, several, or numbers; rows of words with tags
  *   conll.c    columns of words and tags -> rows
  *   masked.c   text for masked language models, and which tokens an epoch hides
+ *   template.c texts with the fields of a row put in (template.h)
  *   build.c    a file -> examples
  *   store.c    the arrays
  *   order.c    the order of an epoch, and packing
@@ -326,6 +327,7 @@ struct peft_dataset {
     const char *chat_name; /* in texts, or NULL */
     peft__images *images;  /* NULL: tokens */
     int32_t *image_of;     /* [examples] picture of each example */
+    peft__image_batch reader;
     float *features;       /* [rows_capacity, feature_cols] */
     int32_t *grids;        /* [offsets_capacity, 2] */
     int64_t feature_cols;
