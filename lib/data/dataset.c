@@ -204,6 +204,7 @@ void peft_dataset_destroy(peft_dataset *dataset) {
     peft__free(ctx->mem, dataset->image_of);
     peft__free(ctx->mem, dataset->features);
     peft__free(ctx->mem, dataset->grids);
+    peft__image_batch_free(ctx, &dataset->reader);
     peft__images_free(dataset->images);
     peft__labels_free(&dataset->labels);
     peft__free(ctx->mem, dataset);
@@ -236,6 +237,7 @@ static peft_status reserve_pictures(peft_dataset *dataset, int64_t rows, int64_t
     PEFT_TRY(grow_rows(ctx, &dataset->offsets, sequences + 1));
     PEFT_TRY(grow_rows(ctx, &dataset->batch_classes, sequences));
     PEFT_TRY(grow_rows(ctx, &dataset->grids, 2 * sequences));
+    PEFT_TRY(peft__image_batch_reserve(ctx, &dataset->reader, sequences));
     dataset->rows_capacity = rows;
     dataset->offsets_capacity = sequences + 1;
     return PEFT_OK;
@@ -345,18 +347,35 @@ static peft_status take_pictures(peft_dataset *dataset, const char *name) {
     return peft__dataset_write_report(dataset, name, &reading, PEFT_DATA_IMAGES, false);
 }
 
-/* Picture number `index` of the epoch's order to row `at` of the batch. */
-static peft_status put_picture(peft_dataset *dataset, int32_t example, int64_t at) {
+/* Pictures first .. end - 1 of the epoch's order as a batch. */
+static peft_status put_pictures(peft_dataset *dataset, int32_t first, int32_t end, peft_batch *batch) {
     const peft_dataset_options *o = &dataset->options;
-    const uint64_t stream[] = {dataset->epoch, (uint64_t)example};
     peft_image_augment augment;
     peft_image_augment_init(&augment);
-    augment.seed = peft__hash64(stream, sizeof stream, o->seed);
     augment.flip = o->image_flip;
     augment.random_resized_crop = o->image_crop;
     const bool changed = o->image_flip > 0.0f || o->image_crop != 0;
-    return peft__images_read(dataset->images, dataset->image_of[example], changed ? &augment : NULL,
-                             dataset->features + at * dataset->feature_cols);
+    int64_t rows = 0;
+    for (int32_t i = 0; i < end - first; i++) {
+        const int32_t example = dataset->order.order[first + i];
+        const uint64_t stream[] = {dataset->epoch, (uint64_t)example};
+        dataset->reader.tasks[i] = (peft__image_task){.picture = dataset->image_of[example],
+                                                      .seed = peft__hash64(stream, sizeof stream, o->seed),
+                                                      .out = dataset->features + rows * dataset->feature_cols};
+        dataset->offsets[i] = (int32_t)rows;
+        rows += peft__images_patches(dataset->images, NULL, dataset->grids + 2 * i);
+    }
+    dataset->offsets[end - first] = (int32_t)rows;
+    PEFT_TRY(peft__image_batch_read(dataset->ctx, &dataset->reader, dataset->images, changed ? &augment : NULL,
+                                    end - first));
+    *batch = (peft_batch){.struct_size = (uint32_t)sizeof *batch,
+                          .rows = rows,
+                          .sequences = end - first,
+                          .offsets = dataset->offsets,
+                          .features = dataset->features,
+                          .feature_cols = dataset->feature_cols,
+                          .image_grids = dataset->grids};
+    return PEFT_OK;
 }
 
 static peft_status open_pictures(peft_context *ctx, const peft_model *model, const peft__data_base *base,
@@ -631,13 +650,16 @@ peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
         dataset->batch++;
         return PEFT_OK;
     }
+    if (dataset->images != NULL) {
+        PEFT_TRY(put_pictures(dataset, first, end, out_batch));
+        put_wholes(dataset, first, end - first, out_batch);
+        dataset->batch++;
+        return PEFT_OK;
+    }
     int64_t rows = 0;
     for (int32_t i = first; i < end; i++) {
         dataset->offsets[i - first] = (int32_t)rows;
-        if (dataset->images == NULL)
-            put_example(dataset, dataset->order.order[i], rows);
-        else
-            PEFT_TRY(put_picture(dataset, dataset->order.order[i], rows));
+        put_example(dataset, dataset->order.order[i], rows);
         rows += dataset->store.examples[dataset->order.order[i]].length;
     }
     dataset->offsets[end - first] = (int32_t)rows;
@@ -648,12 +670,6 @@ peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
                               .offsets = dataset->offsets,
                               .input_ids = dataset->rows_ids};
     put_wholes(dataset, first, end - first, out_batch);
-    if (dataset->images == NULL) return PEFT_OK;
-    for (int32_t i = 0; i < end - first; i++) (void)peft__images_patches(dataset->images, NULL, dataset->grids + 2 * i);
-    out_batch->input_ids = NULL;
-    out_batch->features = dataset->features;
-    out_batch->feature_cols = dataset->feature_cols;
-    out_batch->image_grids = dataset->grids;
     return PEFT_OK;
 }
 

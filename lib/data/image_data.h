@@ -3,6 +3,7 @@
  *   image_resize.c     another size, as PIL
  *   image_processor.c  preprocessor_config.json: resize, crop, scale, normalise; changes by chance for training
  *   image_list.c       which pictures a data set has, and their classes
+ *   image_batch.c      the pictures of a batch, by all workers
  */
 #ifndef PEFT_DATA_IMAGE_DATA_H
 #define PEFT_DATA_IMAGE_DATA_H
@@ -39,8 +40,9 @@ struct peft_image_processor {
     int64_t out_height, out_width; /* of what comes out; with `shortest` and no crop: 0 */
 };
 
-/* Takes a picture that is decoded already. `out` has room for channels * out_height * out_width floats. */
-peft_status peft__image_prepare(const peft_image_processor *processor, const peft__image *image,
+/* Takes a picture that is decoded already. `out` has room for channels * out_height * out_width floats. `ctx` is for
+ * memory and error texts: a worker has its own. */
+peft_status peft__image_prepare(peft_context *ctx, const peft_image_processor *processor, const peft__image *image,
                                 const peft_image_augment *augment, float *out, int64_t room, int64_t *out_height,
                                 int64_t *out_width);
 
@@ -55,7 +57,35 @@ int64_t peft__images_count(const peft__images *images);
 const char *peft__images_label(const peft__images *images, int64_t index); /* NULL: has none */
 /* Patches of every picture, floats of each, and how they lie. */
 int64_t peft__images_patches(const peft__images *images, int64_t *out_cols, int32_t out_grid[2]);
-/* Patch rows of one picture. */
-peft_status peft__images_read(const peft__images *images, int64_t index, const peft_image_augment *augment, float *out);
+/* Floats of one picture between decoding and cutting. */
+int64_t peft__images_plane_floats(const peft__images *images);
+/* Patch rows of one picture; `planes` is scratch of that many floats. */
+peft_status peft__images_read(peft_context *ctx, const peft__images *images, int64_t index, const peft_image_augment *augment,
+                              float *planes, float *out);
+
+/* ---- image_batch.c ---- */
+
+/* What is done with a picture of a batch. */
+typedef struct peft__image_task {
+    int64_t picture;
+    uint64_t seed; /* of its changes by chance */
+    float *out;    /* its patch rows */
+    peft_status status;
+} peft__image_task;
+
+typedef struct peft__image_batch {
+    peft__image_task *tasks; /* [capacity], filled by the caller */
+    struct peft__image_lane *lanes;
+    int64_t capacity;
+    uint32_t lane_count;
+} peft__image_batch;
+
+/* Room for `count` tasks. */
+peft_status peft__image_batch_reserve(peft_context *ctx, peft__image_batch *batch, int64_t count);
+void peft__image_batch_free(peft_context *ctx, peft__image_batch *batch);
+/* Reads tasks[0 .. count) on the workers of `ctx`. `augment` (NULL: unchanged) without its seed. What fails is the first picture that
+ * cannot be read, whichever worker met it. */
+peft_status peft__image_batch_read(peft_context *ctx, peft__image_batch *batch, const peft__images *images,
+                                   const peft_image_augment *augment, int64_t count);
 
 #endif

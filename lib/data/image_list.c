@@ -32,7 +32,6 @@ struct peft__images {
     const char **labels; /* [count] names of classes, NULL = none */
     int64_t count, capacity;
     int32_t grid[2];
-    float *planes; /* [channels, height, width] of one picture */
 };
 
 static bool ends_with(const char *text, const char *tail) {
@@ -240,9 +239,6 @@ static peft_status set_up(peft__images *images, const peft_model *model, const c
         return peft__fail(ctx, PEFT_E_MISMATCH, "pictures of %lld x %lld pixels have no patch of %u x %u",
                           (long long)p->out_height, (long long)p->out_width, images->info.patch_height,
                           images->info.patch_width);
-    const size_t bytes = (size_t)(p->out_height * p->out_width * p->channels) * sizeof *images->planes;
-    images->planes = peft__alloc(ctx->mem, bytes);
-    if (images->planes == NULL) return peft__fail_nomem(ctx, bytes, "a picture");
     return list_all(images, path, o);
 }
 
@@ -269,7 +265,6 @@ void peft__images_free(peft__images *images) {
     peft_image_processor_destroy(images->processor);
     peft__free(mem, images->paths);
     peft__free(mem, images->labels);
-    peft__free(mem, images->planes);
     peft__arena_free(&images->arena);
     peft__free(mem, images);
 }
@@ -284,8 +279,7 @@ int64_t peft__images_patches(const peft__images *images, int64_t *out_cols, int3
 }
 
 /* The picture as RGB. */
-static peft_status decode(const peft__images *images, int64_t index, peft__image *out) {
-    peft_context *ctx = images->ctx;
+static peft_status decode(peft_context *ctx, const peft__images *images, int64_t index, peft__image *out) {
     if (images->kind == FILES) return peft__image_open(ctx, images->paths[index], out);
     const bool idx = images->kind == IDX;
     const int64_t height = idx ? images->idx.shape[1] : PEFT__CIFAR_SIDE, width = idx ? images->idx.shape[2] : PEFT__CIFAR_SIDE;
@@ -298,13 +292,19 @@ static peft_status decode(const peft__images *images, int64_t index, peft__image
     return PEFT_OK;
 }
 
-peft_status peft__images_read(const peft__images *images, int64_t index, const peft_image_augment *augment, float *out) {
+int64_t peft__images_plane_floats(const peft__images *images) {
     const peft_image_processor *p = images->processor;
-    const int64_t room = p->out_height * p->out_width * p->channels;
+    return p->out_height * p->out_width * p->channels;
+}
+
+peft_status peft__images_read(peft_context *ctx, const peft__images *images, int64_t index, const peft_image_augment *augment,
+                              float *planes, float *out) {
+    const peft_image_processor *p = images->processor;
+    const int64_t room = peft__images_plane_floats(images);
     peft__image image;
-    PEFT_TRY(decode(images, index, &image));
-    const peft_status status = peft__image_prepare(p, &image, augment, images->planes, room, NULL, NULL);
-    peft__image_free(images->ctx, &image);
+    PEFT_TRY(decode(ctx, images, index, &image));
+    const peft_status status = peft__image_prepare(ctx, p, &image, augment, planes, room, NULL, NULL);
+    peft__image_free(ctx, &image);
     PEFT_TRY(status);
-    return peft_image_patches(images->ctx, &images->info, images->planes, 1, p->out_height, p->out_width, out, room);
+    return peft_image_patches(ctx, &images->info, planes, 1, p->out_height, p->out_width, out, room);
 }

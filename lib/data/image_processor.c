@@ -221,10 +221,9 @@ static int64_t crop_start(int64_t size, int64_t crop) {
     return -((crop - size + 1) / 2);
 }
 
-peft_status peft__image_prepare(const peft_image_processor *p, const peft__image *image,
+peft_status peft__image_prepare(peft_context *ctx, const peft_image_processor *p, const peft__image *image,
                                 const peft_image_augment *augment, float *out, int64_t room, int64_t *out_height,
                                 int64_t *out_width) {
-    peft_context *ctx = p->ctx;
     peft__rng rng = peft__rng_make(augment != NULL ? augment->seed : 0, 0);
     const bool piece = augment != NULL && augment->random_resized_crop != 0;
     int64_t width = 0, height = 0;
@@ -267,7 +266,7 @@ peft_status peft_image_process(const peft_image_processor *processor, const char
     PEFT_TRY(take_augment(ctx, augment, &own));
     PEFT_TRY(peft__image_decode(ctx, name != NULL ? name : "picture", data, (size_t)size, &image));
     const peft_status status =
-        peft__image_prepare(processor, &image, augment != NULL ? &own : NULL, out, room, out_height, out_width);
+        peft__image_prepare(ctx, processor, &image, augment != NULL ? &own : NULL, out, room, out_height, out_width);
     peft__image_free(ctx, &image);
     return status;
 }
@@ -286,7 +285,7 @@ peft_status peft_image_process_pixels(const peft_image_processor *processor, con
     for (int64_t i = 0; i < width * height; i++)
         for (int c = 0; c < 3; c++) image.pixels[3 * i + c] = pixels[i * channels + (channels == 3 ? c : 0)];
     const peft_status status =
-        peft__image_prepare(processor, &image, augment != NULL ? &own : NULL, out, room, out_height, out_width);
+        peft__image_prepare(ctx, processor, &image, augment != NULL ? &own : NULL, out, room, out_height, out_width);
     peft__image_free(ctx, &image);
     return status;
 }

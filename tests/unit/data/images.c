@@ -207,6 +207,47 @@ static void epoch(peft_dataset *set, char *labels, double *sum) {
     labels[at] = 0;
 }
 
+/* Any number of workers gives the same bits and, where several pictures are damaged, the same first error. */
+static void test_workers(const peft_model *model, const peft_dataset_options *plain) {
+    char path[PATH];
+    float *first = NULL;
+    peft_dataset_options options = *plain;
+    options.image_crop = 1;
+    options.image_flip = 0.5f;
+    options.batch_size = 4;
+    for (uint32_t threads = 1; threads <= 4; threads++) {
+        CHECK_OK(ctx, peft_context_set_threads(ctx, threads));
+        peft_dataset *set = open_set(model, "set", &options, 4);
+        peft_batch batch;
+        CHECK_OK(ctx, peft_dataset_next(set, &batch));
+        const size_t bytes = (size_t)(batch.rows * batch.feature_cols) * sizeof *first;
+        if (first == NULL) {
+            first = malloc(bytes);
+            memcpy(first, batch.features, bytes);
+        }
+        CHECK(memcmp(first, batch.features, bytes) == 0);
+        CHECK_OK(ctx, peft_context_set_threads(ctx, 5 - threads)); /* also between two batches */
+        CHECK_OK(ctx, peft_dataset_seek(set, 0, 0));
+        CHECK_OK(ctx, peft_dataset_next(set, &batch));
+        CHECK(memcmp(first, batch.features, bytes) == 0);
+        write_file("set/dog/2.ppm", "P6 damaged", 10);
+        write_file("set/eel/7.pgm", "no picture", 10);
+        for (int i = 0; i < 8; i++) {
+            CHECK_OK(ctx, peft_dataset_seek(set, 0, 0));
+            CHECK_STATUS(ctx, peft_dataset_next(set, &batch), PEFT_E_FORMAT);
+            CHECK(strstr(peft_context_error(ctx), "dog/2.ppm") != NULL);
+        }
+        CHECK(remove(inside(path, "set/eel/7.pgm")) == 0); /* gone since the folder was read */
+        copy_picture("text.ppm", "set/dog/2.ppm");
+        CHECK_STATUS(ctx, peft_dataset_next(set, &batch), PEFT_E_IO);
+        CHECK(strstr(peft_context_error(ctx), "eel/7.pgm") != NULL);
+        copy_picture("grey.pgm", "set/eel/7.pgm");
+        peft_dataset_destroy(set);
+    }
+    CHECK_OK(ctx, peft_context_set_threads(ctx, 0));
+    free(first);
+}
+
 static void test_folder(const peft_model *model) {
     char path[PATH], labels[16], again[16];
     double sum, other;
@@ -257,11 +298,15 @@ static void test_folder(const peft_model *model) {
         write_file("list.csv", bad[i], strlen(bad[i]));
         CHECK(peft_dataset_open(ctx, model, inside(path, "list.csv"), &options, &set) < 0 && set == NULL);
     }
+    test_workers(model, &options);
     write_file("set/cat/1.ppm", "P6 damaged", 10);
     set = open_set(model, "set", &options, 4);
     peft_batch batch;
     CHECK_STATUS(ctx, peft_dataset_next(set, &batch), PEFT_E_FORMAT);
     CHECK(strstr(peft_context_error(ctx), "cat/1.ppm") != NULL);
+    copy_picture("photo.ppm", "set/cat/1.ppm"); /* a batch that failed is asked for again, with what is there now */
+    CHECK_OK(ctx, peft_dataset_next(set, &batch));
+    CHECK(batch.sequences == 3);
     peft_dataset_destroy(set);
 }
 
