@@ -108,6 +108,9 @@ PEFT_API const char *peft_context_error(const peft_context *context);
 PEFT_API void peft_context_memory(const peft_context *context, uint64_t *out_bytes, uint64_t *out_peak_bytes,
                                   uint64_t *out_allocations);
 
+/** Begins anew with the largest figure: from now on it is that of what comes, so that several runs of one program can be told apart. */
+PEFT_API void peft_context_reset_peak(peft_context *context);
+
 /** Sets the number of own worker threads from the next call on; 0 = number of CPUs. PEFT_E_STATE with a
  *  host executor. */
 PEFT_API PEFT_NODISCARD peft_status peft_context_set_threads(peft_context *context, uint32_t threads);

@@ -7,6 +7,7 @@
 #include "peft/adapter.h"
 #include "peft/batch.h"
 #include "peft/context.h"
+#include "peft/cost.h"
 #include "peft/dataset.h"
 #include "peft/image.h"
 #include "peft/metrics.h"

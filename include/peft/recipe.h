@@ -66,6 +66,32 @@ PEFT_API PEFT_NODISCARD peft_status peft_recipe_session_options(const peft_recip
 /** Optimizer steps of the run, for `batches` batches an epoch: train.epochs of them, or train.max_steps. */
 PEFT_API uint64_t peft_recipe_total_steps(const peft_recipe *recipe, int64_t batches);
 
+/** What an entry of a comparison is. */
+enum {
+    PEFT_COMPARE_TRAIN = 0,       /**< an adapter, trained */
+    PEFT_COMPARE_BASE = 1,        /**< the model alone */
+    PEFT_COMPARE_HARD_PROMPT = 2, /**< the best written prompt of a file */
+    PEFT_COMPARE_ICL = 3          /**< in-context learning: solved examples in front of each question */
+};
+
+typedef struct peft_compare_entry {
+    uint32_t struct_size;
+    int32_t kind;        /**< PEFT_COMPARE_* */
+    const char *name;    /**< unique in its recipe; owned by the recipe */
+    const char *prompts; /**< path of the prompts file; NULL for entries that have none */
+    int64_t shots;       /**< of PEFT_COMPARE_ICL; 0 = as the prompts file says */
+} peft_compare_entry;
+
+/** Entries of the group `compare` (docs/compare.md); 0 when there is none. */
+PEFT_API uint32_t peft_recipe_compare_count(const peft_recipe *recipe);
+/** `out_entry->struct_size` must be set. PEFT_E_ARG beyond the last. */
+PEFT_API PEFT_NODISCARD peft_status peft_recipe_compare_entry(const peft_recipe *recipe, uint32_t index, peft_compare_entry *out_entry);
+/** The recipe of one entry: the common keys with the entry's own over them, and over those the `overrides` ("train.seed=43"). An entry that names
+ *  a method begins with an empty `adapter` group, others take the recipe's. Entries were checked when the recipe was opened. The new recipe is
+ *  independent of this one. */
+PEFT_API PEFT_NODISCARD peft_status peft_recipe_compare_open(const peft_recipe *recipe, uint32_t index, const char *const *overrides, uint32_t count,
+                                                             peft_recipe **out_recipe);
+
 #ifdef __cplusplus
 }
 #endif

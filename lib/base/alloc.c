@@ -186,6 +186,10 @@ void peft__mem_counters(const peft__mem *mem, uint64_t *out_bytes, uint64_t *out
     if (out_count != NULL) *out_count = atomic_load_explicit(&mem->count, memory_order_relaxed);
 }
 
+void peft__mem_reset_peak(peft__mem *mem) {
+    atomic_store_explicit(&mem->peak, atomic_load_explicit(&mem->bytes, memory_order_relaxed), memory_order_relaxed);
+}
+
 bool peft__mem_over_limit(const peft__mem *mem, uint64_t *out_limit) {
     if (out_limit != NULL) *out_limit = mem->limit;
     return atomic_load_explicit(&mem->over_limit, memory_order_relaxed);

@@ -57,6 +57,8 @@ peft__mem *peft__mem_create(const peft_allocator *allocator, uint64_t limit);
 peft__mem *peft__mem_ref(peft__mem *mem);
 void peft__mem_unref(peft__mem *mem);
 void peft__mem_counters(const peft__mem *mem, uint64_t *out_bytes, uint64_t *out_peak, uint64_t *out_count);
+/* The peak becomes what is held now. */
+void peft__mem_reset_peak(peft__mem *mem);
 /* The figure for the error text after a NULL: true when the limit, not the allocator, said no. */
 bool peft__mem_over_limit(const peft__mem *mem, uint64_t *out_limit);
 /* Tests: from now on every allocation is refused while `on` is set ("steady-state steps allocate nothing"). */

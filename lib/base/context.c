@@ -204,6 +204,10 @@ void peft_context_memory(const peft_context *context, uint64_t *out_bytes, uint6
     if (context != NULL) peft__mem_counters(context->mem, out_bytes, out_peak_bytes, out_allocations);
 }
 
+void peft_context_reset_peak(peft_context *context) {
+    if (context != NULL) peft__mem_reset_peak(context->mem);
+}
+
 peft_status peft_context_set_threads(peft_context *context, uint32_t threads) {
     if (context == NULL) return PEFT_E_ARG;
     if (context->has_executor)

@@ -367,6 +367,8 @@ const peft__recipe_alias peft__recipe_aliases[] = {
     {"logging_steps", "output.log_steps", NULL, NULL},
     {"log_every_n_steps", "output.log_steps", NULL, NULL},
     {"plot_loss", "output.plot", NULL, NULL},
+    /* our own: a comparison that is a list alone */
+    {"compare", "compare.entries", NULL, NULL},
 };
 const size_t peft__recipe_alias_count = PEFT_COUNT(peft__recipe_aliases);
 

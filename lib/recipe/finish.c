@@ -128,6 +128,9 @@ static peft_status check_slot(peft_recipe *recipe, const peft__recipe_key *key, 
         return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected one of %s, found %s%.60s", key->choices,
                                  json_is_string(value) ? "" : found,
                                  json_is_string(value) ? json_string_value(value) : "");
+    case PEFT__RECIPE_LIST:
+        if (json_is_array(value)) return PEFT_OK;
+        return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a list, found %s", found);
     default:
         break;
     }
@@ -283,5 +286,6 @@ peft_status peft__recipe_finish(peft_recipe *recipe) {
     PEFT_TRY(check_all(recipe));
     PEFT_TRY(make_adapter(recipe));
     PEFT_TRY(explain(recipe));
-    return make_hash(recipe);
+    PEFT_TRY(make_hash(recipe));
+    return peft__recipe_read_items(recipe);
 }

@@ -15,6 +15,8 @@
     { name, PEFT__RECIPE_BOOL, fallback, 0.0, 0.0, NULL, outside }
 #define CHOICE(name, fallback, choices, outside)                                                                       \
     { name, PEFT__RECIPE_CHOICE, fallback, 0.0, 0.0, choices, outside }
+#define LIST(name, outside)                                                                                            \
+    { name, PEFT__RECIPE_LIST, NULL, 0.0, 0.0, NULL, outside }
 #define ANY 1e300
 
 const peft__recipe_key peft__recipe_keys[] = {
@@ -83,6 +85,10 @@ const peft__recipe_key peft__recipe_keys[] = {
     NUMBER("sample.top_p", "1", 0.0, 1.0, true),
     NUMBER("sample.repetition_penalty", "1", 0.01, 100.0, true),
     INT("sample.seed", "0", 0.0, true),
+    LIST("compare.entries", true),
+    INT("compare.seeds", "1", 1.0, true),
+    INT("compare.samples", "1000", 10.0, true),
+    NUMBER("compare.level", "0.95", 0.5, 0.9999, true),
 };
 const size_t peft__recipe_key_count = PEFT_COUNT(peft__recipe_keys);
 

@@ -282,15 +282,26 @@ static peft_status set_entry(peft_recipe *recipe, const peft__recipe_entry *entr
     return peft__recipe_set(recipe, key->name, json_incref(value), entry);
 }
 
-peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yaml_lines *lines,
-                              const char *const *overrides, size_t count) {
-    if (!json_is_object(tree))
-        return peft__fail(recipe->ctx, PEFT_E_FORMAT, "%s: a recipe is a mapping of keys to values, found %s",
-                          recipe->name, peft__json_kind(tree));
-    PEFT_TRY(flatten(recipe, tree, "", "", lines));
-    recipe->trees[1] = json_array();
-    if (recipe->trees[1] == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
-    for (size_t i = 0; i < count; i++) PEFT_TRY(read_override(recipe, overrides[i]));
+/* Where the entries of a comparison stand, which is a list: flatten() keeps it whole. */
+static peft_status place_items(peft_recipe *recipe, const json_t *tree, const peft__yaml_lines *lines) {
+    const json_t *group = json_object_get(tree, "compare"), *dotted = json_object_get(tree, "compare.entries");
+    const char *path = dotted != NULL ? "compare.entries" : json_is_array(group) ? "compare" : "compare.entries";
+    const json_t *list = dotted != NULL ? dotted : json_is_array(group) ? group : json_object_get(group, "entries");
+    const size_t count = json_array_size(list);
+    if (count == 0) return PEFT_OK;
+    recipe->item_places = peft__arena_alloc(&recipe->arena, count * sizeof *recipe->item_places);
+    if (recipe->item_places == NULL) return peft__fail_nomem(recipe->ctx, count * sizeof(char *), "a recipe");
+    for (size_t i = 0; i < count; i++) {
+        const char *written = peft__arena_strfmt(&recipe->arena, "%s[%zu]", path, i);
+        recipe->item_places[i] = written != NULL ? place(recipe, lines, written) : NULL;
+        if (recipe->item_places[i] == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
+    }
+    recipe->item_place_count = count;
+    return PEFT_OK;
+}
+
+/* Entries become slots. */
+static peft_status set_all(peft_recipe *recipe) {
     for (size_t i = 0; i < recipe->entry_count; i++) {
         const peft__recipe_entry *entry = &recipe->entries[i];
         json_t *value = NULL;
@@ -299,6 +310,33 @@ peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yam
         json_decref(value);
         PEFT_TRY(status);
     }
+    return PEFT_OK;
+}
+
+peft_status peft__recipe_read_changes(peft_recipe *recipe, json_t *changes, const char *where,
+                                      const char *const *overrides, size_t count) {
+    PEFT_TRY(flatten(recipe, changes, "", "", NULL));
+    for (size_t i = 0; i < recipe->entry_count; i++) {
+        recipe->entries[i].where = where;
+        recipe->entries[i].from_override = true;
+    }
+    recipe->trees[1] = json_array();
+    if (recipe->trees[1] == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
+    for (size_t i = 0; i < count; i++) PEFT_TRY(read_override(recipe, overrides[i]));
+    return set_all(recipe);
+}
+
+peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yaml_lines *lines,
+                              const char *const *overrides, size_t count) {
+    if (!json_is_object(tree))
+        return peft__fail(recipe->ctx, PEFT_E_FORMAT, "%s: a recipe is a mapping of keys to values, found %s",
+                          recipe->name, peft__json_kind(tree));
+    PEFT_TRY(place_items(recipe, tree, lines));
+    PEFT_TRY(flatten(recipe, tree, "", "", lines));
+    recipe->trees[1] = json_array();
+    if (recipe->trees[1] == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
+    for (size_t i = 0; i < count; i++) PEFT_TRY(read_override(recipe, overrides[i]));
+    PEFT_TRY(set_all(recipe));
     if (recipe->ignored.length > 0)
         peft__log(recipe->ctx, PEFT_LOG_WARNING, "%s: these keys mean nothing here and are ignored: %s", recipe->name,
                   recipe->ignored.data);

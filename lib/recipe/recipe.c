@@ -8,6 +8,7 @@
 void peft_recipe_destroy(peft_recipe *recipe) {
     if (recipe == NULL) return;
     peft_context *ctx = recipe->ctx;
+    peft__recipe_free_items(recipe);
     for (size_t i = 0; i < recipe->slot_count; i++) json_decref(recipe->slots[i].value);
     peft__free(ctx->mem, recipe->slots);
     peft__free(ctx->mem, recipe->entries);

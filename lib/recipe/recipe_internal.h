@@ -3,6 +3,7 @@
  *   keys.c     our own keys: names, kinds, defaults, limits
  *   aliases.c  what axolotl, LLaMA-Factory and torchtune call the same things
  *   read.c     a file and overrides -> slots, `${key}` references, complaints about unknown keys
+ *   compare.c  the entries of a comparison, and the recipe that each of them is
  *   finish.c   types, limits, values that depend on others, the adapter's configuration, explanation, hash
  *   recipe.c   the public functions
  */
@@ -19,7 +20,8 @@ typedef enum {
     PEFT__RECIPE_INT,
     PEFT__RECIPE_NUMBER,
     PEFT__RECIPE_BOOL,
-    PEFT__RECIPE_CHOICE
+    PEFT__RECIPE_CHOICE,
+    PEFT__RECIPE_LIST
 } peft__recipe_kind;
 
 typedef struct peft__recipe_key {
@@ -57,6 +59,17 @@ typedef struct peft__recipe_entry {
     bool from_override;
 } peft__recipe_entry;
 
+/* One entry of compare.entries. */
+typedef struct peft__recipe_item {
+    int32_t kind;        /* PEFT_COMPARE_* */
+    const char *name;    /* texts are in the recipe's arena */
+    const char *prompts; /* or NULL */
+    int64_t shots;
+    bool own_method;     /* names a method: the recipe's own `adapter` keys do not count */
+    json_t *changes;     /* owned: keys of the recipe and other values for them */
+    const char *where;   /* "recipe.yaml:12" */
+} peft__recipe_item;
+
 struct peft_recipe {
     peft_context *ctx;
     peft__arena arena; /* all texts */
@@ -70,6 +83,10 @@ struct peft_recipe {
     peft__buffer ignored; /* names of keys without a meaning here */
     peft__buffer explain;
     char *adapter_config;
+    peft__recipe_item *items; /* of a comparison; in the arena */
+    size_t item_count;
+    const char **item_places; /* in the arena; where each was written */
+    size_t item_place_count;
     uint64_t hash;
 };
 
@@ -107,6 +124,15 @@ peft_status peft__recipe_fail(peft_recipe *recipe, const peft__recipe_entry *ent
 
 peft_status peft__recipe_read(peft_recipe *recipe, json_t *tree, const peft__yaml_lines *lines,
                               const char *const *overrides, size_t count);
+/* Keys of a comparison's entry over the slots that are there; all were written at `where`. */
+peft_status peft__recipe_read_changes(peft_recipe *recipe, json_t *changes, const char *where,
+                                      const char *const *overrides, size_t count);
 peft_status peft__recipe_finish(peft_recipe *recipe);
+
+/* ---- compare.c ------------------------------------------------------------------------------------------------- */
+
+/* Reads compare.entries and checks every entry by making its recipe once. */
+peft_status peft__recipe_read_items(peft_recipe *recipe);
+void peft__recipe_free_items(peft_recipe *recipe);
 
 #endif
