@@ -41,6 +41,7 @@ typedef struct trainer {
     char *checkpoint, *best;
     uint64_t eval_every, save_every;
     peft_schedule schedule;
+    peft_unfreezing unfreezing;
     bool stop_early;
 } trainer;
 
@@ -211,6 +212,8 @@ static peft_status one_step(trainer *t, peft_step_stats *out_stats, double *out_
     const int64_t parts = run_int(r, "train.gradient_accumulation_steps");
     *out_tokens = 0.0;
     peft_optimizer_set_lr(r->optimizer, (float)peft_schedule_lr(&t->schedule, t->s.step));
+    if (peft_adapter_set_top_layers(r->adapter, peft_unfreezing_layers(&t->unfreezing, t->s.step)) < 0)
+        return PEFT_E_ARG;
     const int64_t batches = peft_dataset_batches(r->train);
     for (int64_t i = 0; i < parts; i++) {
         peft_batch batch;
@@ -436,9 +439,11 @@ static bool prepare(trainer *t) {
     t->save_every = interval(r, "output.save_steps", "output.save_per_epoch", t->s.total, per_epoch);
     t->stop_early = r->validation != NULL && run_flag(r, "eval.early_stopping");
     peft_schedule_init(&t->schedule);
+    peft_unfreezing_init(&t->unfreezing);
     t->checkpoint = path_join(r->output, "checkpoint");
     t->best = path_join(r->output, "best");
-    if (t->checkpoint == NULL || t->best == NULL || peft_recipe_schedule(r->recipe, t->s.total, &t->schedule) < 0)
+    if (t->checkpoint == NULL || t->best == NULL || peft_recipe_schedule(r->recipe, t->s.total, &t->schedule) < 0 ||
+        peft_recipe_unfreezing(r->recipe, t->s.total, &t->unfreezing) < 0)
         return false;
     run_print_plan(r, t->s.total);
     if (!run_open_session(r, r->adapter, &r->session) || !resume(t)) return false;

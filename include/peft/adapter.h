@@ -55,10 +55,38 @@ PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_tensor(peft_adapter *adapte
  *  return PEFT_E_UNSUPPORTED for values other than 1. */
 PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_scale(peft_adapter *adapter, float scale);
 
-/** A new LoRA adapter from `count` ones on the same base, each times its weight (and its own factor, peft_adapter_set_scale). `method`:
- *  "cat" is exactly the weighted sum of their changes, with the sum of their ranks; "svd" cuts that sum back to `rank` (0: the largest of
- *  theirs) by its singular values; "linear" adds up the factors as HF PEFT does, which needs equal ranks and is not the sum of the changes. `rank`
- *  is for "svd" only. PEFT_E_UNSUPPORTED for methods other than LoRA, DoRA, and adapters with biases or modules of their own. */
+/** Gradual unfreezing: from the next forward pass on only the tensors of the `layers` top layers (of each stack) are trained, and with them what lies
+ *  behind the layers (final norm, pooler, head) or belongs to no module of the model (prompts). All others rest: no gradient, no backward work
+ *  below the lowest trained one, no update. 0: no layer; as many as the model has: all but what lies before them (embeddings); more, or -1 (the
+ *  default): everything. For between optimizer steps; values, folders and parameter counts do not change. Which layers are trained at which
+ *  step: peft_unfreezing_layers(). PEFT_E_ARG when nothing of the adapter would be trained. Howard and Ruder 2018, section 3.3. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_set_top_layers(peft_adapter *adapter, int32_t layers);
+PEFT_API int32_t peft_adapter_top_layers(const peft_adapter *adapter);
+
+/** How an entry's sign is elected where adapters disagree (TIES). */
+enum {
+    PEFT_MAJORITY_TOTAL = 0,    /**< of the sum (default) */
+    PEFT_MAJORITY_FREQUENCY = 1 /**< of the number of adapters with it */
+};
+
+typedef struct peft_combine_options {
+    uint32_t struct_size;
+    uint32_t rank;    /**< "svd" and names that end in _svd: rank of the result; 0 = the largest of theirs (default) */
+    float density;    /**< share of entries that "ties", "dare_*" and "magnitude_prune" keep, above 0 and up to 1; default 0.5 */
+    int32_t majority; /**< PEFT_MAJORITY_*, for "ties" and "dare_ties" */
+    uint64_t seed;    /**< of what "dare_*" drops; default 0 */
+} peft_combine_options;
+
+PEFT_API void peft_combine_options_init_sized(peft_combine_options *options, uint32_t size);
+#define peft_combine_options_init(options) peft_combine_options_init_sized((options), (uint32_t)sizeof *(options))
+
+/** A new LoRA adapter from `count` ones on the same base, each times its weight (and its own factor, peft_adapter_set_scale). `options` may be NULL.
+ *  `method`: "cat" is exactly the weighted sum of their changes, with the sum of their ranks; "svd" cuts that sum back to a rank by its singular values.
+ *  "linear" adds up the factors as HF PEFT does, which needs equal ranks and is not the sum of the changes; "ties" (Yadav et al. 2023), "dare_linear",
+ *  "dare_ties" (Yu et al. 2024) and "magnitude_prune" make the factors sparse before. "ties_svd", "dare_linear_svd", "dare_ties_svd" and
+ *  "magnitude_prune_svd" do so with the changes themselves, at a rank of their own. What DARE drops is libpeft's own random choice, the same everywhere.
+ *  Errors: PEFT_E_ARG, PEFT_E_MISMATCH (another base; unequal ranks), PEFT_E_UNSUPPORTED for methods other than LoRA, DoRA, and adapters with biases or
+ *  modules of their own. */
 PEFT_API PEFT_NODISCARD peft_status peft_adapter_combine(peft_context *context, peft_model *model, peft_adapter *const *adapters, const float *weights,
                                                          uint32_t count, const char *method, uint32_t rank, peft_adapter **out_adapter);
 

@@ -31,7 +31,10 @@ typedef struct peft_optimizer_options {
     uint32_t nesterov;       /**< SGD; default 0 */
     float loraplus_lr_ratio; /**< learning rate of LoRA's B = lr * this; default 1 */
     float dampening;         /**< SGD; default 0 */
-    uint32_t reserved[4];
+    float layer_lr_decay;    /**< each layer below the head learns at the rate of the one above times this: what lies behind the layers at lr, the
+                                  top layer at lr * this, ..., embeddings at lr * this^(layers + 1); above 0 to 1, default 1. Howard and
+                                  Ruder 2018, section 3.2 (there 1 / 2.6) */
+    uint32_t reserved[3];
 } peft_optimizer_options;
 
 PEFT_API void peft_optimizer_options_init_sized(peft_optimizer_options *options, uint32_t size);
@@ -43,6 +46,12 @@ PEFT_API PEFT_NODISCARD peft_status peft_optimizer_create(peft_context *context,
 PEFT_API void peft_optimizer_destroy(peft_optimizer *optimizer);
 PEFT_API void peft_optimizer_set_lr(peft_optimizer *optimizer, float lr);
 PEFT_API float peft_optimizer_lr(const peft_optimizer *optimizer);
+/** Learning rate of one tensor = lr * scale. `tensor` counts as in peft_adapter_tensor(). Takes the place of what loraplus_lr_ratio,
+ *  layer_lr_decay and the method gave it; 0 leaves the tensor as it is but goes on averaging its gradients. Like options it is no part of
+ *  checkpoints. PEFT_E_ARG for a negative or infinite scale, a tensor that is not there or is not trained. */
+PEFT_API PEFT_NODISCARD peft_status peft_optimizer_set_lr_scale(peft_optimizer *optimizer, uint32_t tensor, float scale);
+/** 0 for a tensor that is not trained. */
+PEFT_API float peft_optimizer_lr_scale(const peft_optimizer *optimizer, uint32_t tensor);
 /** Steps taken so far. */
 PEFT_API uint64_t peft_optimizer_steps(const peft_optimizer *optimizer);
 
@@ -55,7 +64,7 @@ typedef struct peft_step_stats {
     double tokens;         /**< counted targets of what was accumulated */
 } peft_step_stats;
 
-/** One update with the gradients that the session accumulated for this optimizer's adapter, divided by the number of counted targets; then the
+/** One update of every tensor that has a gradient (peft_adapter_set_top_layers) with the gradients that the session accumulated for this optimizer's adapter, divided by the number of counted targets; then the
  *  accumulation starts anew. Either the whole update is made or none of it. `out_stats` may be NULL.
  *  Errors: PEFT_E_STATE (no complete backward pass), PEFT_E_NONFINITE (a gradient is not finite: nothing was changed, the accumulation is dropped). */
 PEFT_API PEFT_NODISCARD peft_status peft_optimizer_step(peft_optimizer *optimizer, peft_session *session, peft_step_stats *out_stats);
@@ -85,6 +94,21 @@ PEFT_API void peft_schedule_init_sized(peft_schedule *schedule, uint32_t size);
 
 /** Learning rate of step `step` (0 is the first); the formulas of transformers.get_scheduler. Threads: safe. */
 PEFT_API double peft_schedule_lr(const peft_schedule *schedule, uint64_t step);
+
+/** Gradual unfreezing as a function of the step. */
+typedef struct peft_unfreezing {
+    uint32_t struct_size;
+    int32_t first_layers;  /**< top layers trained in the first stage; default 0: the head alone */
+    int32_t stage_layers;  /**< more in each later stage; default 1. More than the model has: the second stage trains everything */
+    uint32_t reserved;
+    uint64_t stage_steps;  /**< optimizer steps of a stage; default 0 = everything from the start */
+} peft_unfreezing;
+
+PEFT_API void peft_unfreezing_init_sized(peft_unfreezing *unfreezing, uint32_t size);
+#define peft_unfreezing_init(unfreezing) peft_unfreezing_init_sized((unfreezing), (uint32_t)sizeof *(unfreezing))
+
+/** What peft_adapter_set_top_layers() takes before step `step` (0 is the first); -1 = everything. Threads: safe. */
+PEFT_API int32_t peft_unfreezing_layers(const peft_unfreezing *unfreezing, uint64_t step);
 
 #ifdef __cplusplus
 }

@@ -63,6 +63,8 @@ PEFT_API PEFT_NODISCARD peft_status peft_recipe_optimizer_options(const peft_rec
 /** `total_steps` is what peft_recipe_total_steps() gives. */
 PEFT_API PEFT_NODISCARD peft_status peft_recipe_schedule(const peft_recipe *recipe, uint64_t total_steps, peft_schedule *schedule);
 PEFT_API PEFT_NODISCARD peft_status peft_recipe_session_options(const peft_recipe *recipe, peft_session_options *options);
+/** train.unfreeze_*; off where the recipe has no train.unfreeze_steps. */
+PEFT_API PEFT_NODISCARD peft_status peft_recipe_unfreezing(const peft_recipe *recipe, uint64_t total_steps, peft_unfreezing *unfreezing);
 /** Optimizer steps of the run, for `batches` batches an epoch: train.epochs of them, or train.max_steps. */
 PEFT_API uint64_t peft_recipe_total_steps(const peft_recipe *recipe, int64_t batches);
 

@@ -34,6 +34,7 @@ typedef struct peft__op peft__op;
 enum {
     PEFT__PARAM_NO_DECAY = 1u,  /* bias or norm: not decayed when the optimizer spares those */
     PEFT__PARAM_FROZEN = 2u,    /* belongs to the adapter and its file, but is not trained (LoRA-FA's A, VeRA's A and B) */
+    PEFT__PARAM_RESTING = 4u,   /* is not trained for now (gradual unfreezing) */
 };
 
 /* Owned by an adapter. As a graph value it is [shape[0], product of the rest], or [1, n] for a vector. */

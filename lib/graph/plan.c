@@ -60,7 +60,7 @@ static void mark_needs(peft__graph *graph) {
     for (size_t i = 0; i < graph->value_count; i++) {
         peft__value *value = graph->values[i];
         value->grad = NULL;
-        value->needs_grad = graph->backward && value->param != NULL && (value->param->flags & PEFT__PARAM_FROZEN) == 0;
+        value->needs_grad = graph->backward && value->param != NULL && (value->param->flags & (PEFT__PARAM_FROZEN | PEFT__PARAM_RESTING)) == 0;
         if (value->base != NULL) graph->plans[value->base->index].has_views = true;
     }
     for (size_t i = 0; i < graph->node_count; i++) {

@@ -269,6 +269,7 @@ peft_status peft__adapter_make(peft_context *ctx, peft_model *model, const char 
     adapter->config = config;
     adapter->loading = loading;
     adapter->scale = 1.0f;
+    adapter->top_layers = -1;
     peft__arena_init(&adapter->arena, ctx->mem);
     peft__table_init(&adapter->by_name, ctx->mem);
     peft__table_init(&adapter->by_base, ctx->mem);

@@ -58,6 +58,7 @@ struct peft_adapter {
     int64_t trained;              /* scalars that are trained */
     peft__table by_name, by_base; /* -> index */
     float scale;
+    int32_t top_layers; /* peft_adapter_set_top_layers(); -1 = all and everything */
     uint64_t base_hash; /* of the model it was made for */
     uint64_t layout;    /* counts changes after which a graph built before is stale (scale) */
     char *config_text, *report;
@@ -85,6 +86,11 @@ peft_status peft__adapter_note(peft_adapter *adapter, const char *format, ...) P
 peft__param *peft__adapter_trained(void *adapter, const char *tensor);
 /* Name of a module's tensor, in the arena. */
 const char *peft__adapter_tensor_name(peft_adapter *adapter, const peft__module *module, bool bias);
+
+/* ---- depth.c ---- */
+
+/* 0: behind the layers or of no module, 1: top layer, ..., layers + 1: before the layers. */
+int32_t peft__adapter_depth(const peft_adapter *adapter, uint32_t index);
 
 /* ---- what the session needs ---- */
 

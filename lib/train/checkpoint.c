@@ -184,17 +184,26 @@ static peft_status write_main(const peft_session *session, const peft_optimizer 
     PEFT_TRY(peft_model_get_info(session->model, &info));
     char hash[24];
     (void)snprintf(hash, sizeof hash, "%016" PRIx64, info.hash);
-    json_t *main = json_pack("{s:s, s:i, s:s, s:I, s:[]}", "format", FORMAT, "version", VERSION, "base", hash,
-                             "forward_passes", (json_int_t)session->passes, "adapters");
+    json_t *main = json_pack("{s:s, s:i, s:s, s:I, s:[], s:[]}", "format", FORMAT, "version", VERSION, "base", hash,
+                             "forward_passes", (json_int_t)session->passes, "adapters", "top_layers");
     bool good = main != NULL;
     for (uint32_t a = 0; good && a < session->count; a++)
         good = json_array_append_new(json_object_get(main, "adapters"),
                                      json_string(peft_adapter_config(session->adapters[a]))) == 0;
-    if (good && opt != NULL)
-        good = json_object_set_new(main, "optimizer",
-                                   json_pack("{s:i, s:I, s:f, s:i}", "kind", opt->options.kind, "steps",
-                                             (json_int_t)opt->steps, "lr", (double)opt->lr, "adapter",
-                                             peft__session_find(session, opt->adapter))) == 0;
+    for (uint32_t a = 0; good && a < session->count; a++)
+        good = json_array_append_new(json_object_get(main, "top_layers"),
+                                     json_integer(session->adapters[a]->top_layers)) == 0;
+    if (good && opt != NULL) {
+        json_t *object = json_pack("{s:i, s:I, s:f, s:i, s:{}}", "kind", opt->options.kind, "steps",
+                                   (json_int_t)opt->steps, "lr", (double)opt->lr, "adapter",
+                                   peft__session_find(session, opt->adapter), "tensor_steps");
+        good = json_object_set_new(main, "optimizer", object) == 0;
+        for (uint32_t i = 0; good && i < opt->moment_count; i++)
+            if (opt->moments[i].steps != opt->steps)
+                good = json_object_set_new(json_object_get(object, "tensor_steps"),
+                                           opt->adapter->params[opt->moments[i].index].name,
+                                           json_integer((json_int_t)opt->moments[i].steps)) == 0;
+    }
     const peft_status status =
         good ? peft__json_write_file(ctx, path, main, true) : peft__fail_nomem(ctx, 0, "a checkpoint");
     json_decref(main);
@@ -272,7 +281,41 @@ typedef struct reading {
     size_t count;
     int64_t passes, steps;
     double lr;
+    int32_t *top_layers;    /* by adapter */
+    uint64_t *tensor_steps; /* by moment */
 } reading;
+
+/* Which layers were trained (gradual unfreezing); checkpoints of earlier versions do not say: all. */
+static peft_status read_top_layers(reading *r, const char *path) {
+    peft_session *session = r->session;
+    const peft__json *list = peft__json_value(r->main, "top_layers");
+    r->top_layers = peft__arena_alloc(&r->arena, (session->count + 1) * sizeof *r->top_layers);
+    if (r->top_layers == NULL) return peft__fail_nomem(session->ctx, session->count, "a checkpoint");
+    for (uint32_t a = 0; a < session->count; a++) {
+        const json_t *value = json_array_get(list, a);
+        const json_int_t layers = list == NULL ? -1 : json_is_integer(value) ? json_integer_value(value) : -2;
+        if (layers < -1 || layers > INT32_MAX)
+            return peft__fail(session->ctx, PEFT_E_FORMAT, "%s: top_layers has no number for adapter %u", path, a);
+        r->top_layers[a] = (int32_t)layers;
+    }
+    return PEFT_OK;
+}
+
+/* Steps of each tensor, where they are not the optimizer's: it rested. */
+static peft_status read_tensor_steps(reading *r, const char *path, const peft__json *optimizer) {
+    const peft_optimizer *opt = r->optimizer;
+    const peft__json *given = peft__json_value(optimizer, "tensor_steps");
+    r->tensor_steps = peft__arena_alloc(&r->arena, (opt->moment_count + 1) * sizeof *r->tensor_steps);
+    if (r->tensor_steps == NULL) return peft__fail_nomem(opt->ctx, opt->moment_count, "a checkpoint");
+    for (uint32_t i = 0; i < opt->moment_count; i++) {
+        int64_t steps = r->steps;
+        if (given != NULL)
+            PEFT_TRY(peft__json_get_int(opt->ctx, given, path, opt->adapter->params[opt->moments[i].index].name, 0,
+                                        r->steps, r->steps, &steps));
+        r->tensor_steps[i] = (uint64_t)steps;
+    }
+    return PEFT_OK;
+}
 
 static peft_status read_main(reading *r, const char *path) {
     peft_session *session = r->session;
@@ -305,6 +348,7 @@ static peft_status read_main(reading *r, const char *path) {
             return peft__fail(ctx, PEFT_E_MISMATCH, "%s: adapter %u has another configuration than the session's", path,
                               a);
     }
+    PEFT_TRY(read_top_layers(r, path));
     if (r->optimizer == NULL) return PEFT_OK;
     const peft__json *optimizer;
     int64_t adapter;
@@ -313,6 +357,7 @@ static peft_status read_main(reading *r, const char *path) {
     PEFT_TRY(peft__json_need_int(ctx, optimizer, path, "adapter", 0, INT32_MAX, &adapter));
     PEFT_TRY(peft__json_need_int(ctx, optimizer, path, "steps", 0, INT64_MAX, &r->steps));
     PEFT_TRY(peft__json_need_double(ctx, optimizer, path, "lr", 0.0, 1e30, &r->lr));
+    PEFT_TRY(read_tensor_steps(r, path, optimizer));
     if (kind != r->optimizer->options.kind)
         return peft__fail(ctx, PEFT_E_MISMATCH, "%s: the optimizer is of kind %lld, this one of kind %d", path,
                           (long long)kind, r->optimizer->options.kind);
@@ -408,12 +453,16 @@ peft_status peft_checkpoint_load(peft_session *session, peft_optimizer *optimize
     peft__arena_init(&r.arena, ctx->mem);
     char *text = NULL;
     peft_status status = read_files(&r, folder, out_state_json != NULL, &text);
+    /* Cannot fail after the first: what an adapter once trained leaves something of it to train. */
+    for (uint32_t a = 0; status >= 0 && a < session->count; a++)
+        status = peft_adapter_set_top_layers(session->adapters[a], r.top_layers[a]);
     if (status >= 0) {
         for (size_t i = 0; i < r.count; i++) memcpy(r.copies[i].to, r.copies[i].from, r.copies[i].bytes);
         session->passes = (uint64_t)r.passes;
         if (optimizer != NULL) {
             optimizer->steps = (uint64_t)r.steps;
             optimizer->lr = (float)r.lr;
+            for (uint32_t i = 0; i < optimizer->moment_count; i++) optimizer->moments[i].steps = r.tensor_steps[i];
         }
         peft__session_forget_pass(session);
         peft__session_drop(session, UINT32_MAX);

@@ -4,6 +4,9 @@
  * for numbers that are not finite are all settled before a parameter is touched, and nothing after that can fail: so an
  * update is made whole or not at all. Work is cut into tiles of fixed size, and the partial sums of the norm are added
  * in the order of tiles: threads do not change a bit.
+ *
+ * Every tensor counts its own steps, as in torch: one that rested has averages that begin at its first gradient, and
+ * their correction must begin there too.
  */
 #include "train/train.h"
 
@@ -26,7 +29,8 @@ void peft_optimizer_options_init_sized(peft_optimizer_options *options, uint32_t
                                              .max_grad_norm = 1.0f,
                                              .adafactor_clip_threshold = 1.0f,
                                              .adafactor_decay_rate = -0.8f,
-                                             .loraplus_lr_ratio = 1.0f};
+                                             .loraplus_lr_ratio = 1.0f,
+                                             .layer_lr_decay = 1.0f};
     memset(options, 0, size);
     memcpy(options, &defaults, peft__min_size(size, sizeof defaults));
 }
@@ -53,6 +57,7 @@ static peft_status settle_options(peft_context *ctx, peft_optimizer_options *o) 
     PEFT_TRY(check_number(ctx, "adafactor_decay_rate", o->adafactor_decay_rate, -10.0f, 0.0f));
     PEFT_TRY(check_number(ctx, "loraplus_lr_ratio", o->loraplus_lr_ratio, 0.0f, 1e10f));
     PEFT_TRY(check_number(ctx, "dampening", o->dampening, 0.0f, 1.0f));
+    PEFT_TRY(check_number(ctx, "layer_lr_decay", o->layer_lr_decay, 1e-6f, 1.0f));
     if (o->kind == PEFT_OPTIMIZER_SGD && o->nesterov && (o->beta1 == 0.0f || o->dampening != 0.0f))
         return peft__fail(ctx, PEFT_E_ARG, "nesterov needs a momentum (beta1) and no dampening");
     return PEFT_OK;
@@ -102,6 +107,9 @@ static peft_status take_memory(peft_optimizer *opt) {
         moment->lr_scale = param->lr_scale;
         if (strstr(param->name, ".lora_B.") != NULL || strstr(param->name, ".lora_embedding_B") != NULL)
             moment->lr_scale *= opt->options.loraplus_lr_ratio;
+        if (opt->options.layer_lr_decay != 1.0f)
+            moment->lr_scale *=
+                (float)pow((double)opt->options.layer_lr_decay, (double)peft__adapter_depth(adapter, i));
         moment->decays = opt->options.decay_all || !(param->flags & PEFT__PARAM_NO_DECAY);
         measure(&opt->options, param, moment);
         opt->block_count += padded(moment->m_count) + padded(moment->v_count);
@@ -182,6 +190,30 @@ uint64_t peft_optimizer_steps(const peft_optimizer *optimizer) {
     return optimizer != NULL ? optimizer->steps : 0;
 }
 
+static peft__moment *find_moment(const peft_optimizer *optimizer, uint32_t tensor) {
+    for (uint32_t i = 0; i < optimizer->moment_count; i++)
+        if (optimizer->moments[i].index == tensor) return &optimizer->moments[i];
+    return NULL;
+}
+
+peft_status peft_optimizer_set_lr_scale(peft_optimizer *optimizer, uint32_t tensor, float scale) {
+    if (optimizer == NULL) return PEFT_E_ARG;
+    peft__moment *moment = find_moment(optimizer, tensor);
+    if (moment == NULL)
+        return peft__fail(optimizer->ctx, PEFT_E_ARG, "tensor %u of the adapter's %u is not trained", tensor,
+                          optimizer->adapter->count);
+    if (!(scale >= 0.0f) || isinf(scale))
+        return peft__fail(optimizer->ctx, PEFT_E_ARG,
+                          "a tensor's lr_scale is a finite number that is not negative, found %g", (double)scale);
+    moment->lr_scale = scale;
+    return PEFT_OK;
+}
+
+float peft_optimizer_lr_scale(const peft_optimizer *optimizer, uint32_t tensor) {
+    const peft__moment *moment = optimizer != NULL ? find_moment(optimizer, tensor) : NULL;
+    return moment != NULL ? moment->lr_scale : 0.0f;
+}
+
 const char *peft__optimizer_part(const peft_optimizer *opt, const peft__moment *moment, int which) {
     if (which == 0)
         return moment->m == NULL ? NULL : opt->options.kind == PEFT_OPTIMIZER_SGD ? "momentum_buffer" : "exp_avg";
@@ -246,7 +278,7 @@ static void update_tile(void *argument, uint32_t index, uint32_t lane) {
     const peft__param *param = &opt->adapter->params[moment->index];
     const float *grad = work->grads[moment->index];
     if (grad == NULL) return;
-    const double step = (double)(opt->steps + 1);
+    const double step = (double)(moment->steps + 1);
     peft__update update = {.lr = opt->lr * moment->lr_scale,
                            .weight_decay = moment->decays ? o->weight_decay : 0.0f,
                            .beta1 = o->beta1,
@@ -263,7 +295,7 @@ static void update_tile(void *argument, uint32_t index, uint32_t lane) {
         update.rule = PEFT__UPDATE_SGD;
         update.beta2 = o->dampening;
         update.nesterov = o->nesterov != 0;
-        update.first = opt->steps == 0;
+        update.first = moment->steps == 0;
         break;
     default:
         update.rule = PEFT__UPDATE_LION;
@@ -288,7 +320,7 @@ static void adafactor_tile(void *argument, uint32_t index, uint32_t lane) {
                                   .clip_threshold = (double)o->adafactor_clip_threshold,
                                   .grad_scale = work->grad_scale,
                                   .scale_parameter = o->adafactor_scale_parameter != 0,
-                                  .step = opt->steps + 1};
+                                  .step = moment->steps + 1};
     peft__adafactor_update(&rule, &opt->adapter->params[moment->index], moment, work->grads[moment->index],
                            opt->scratch + (moment->v - opt->block));
 }
@@ -351,6 +383,8 @@ peft_status peft_optimizer_step(peft_optimizer *optimizer, peft_session *session
         peft__pool_run(ctx->pool, optimizer->moment_count, adafactor_tile, &work);
     else
         peft__pool_run(ctx->pool, optimizer->tile_count, update_tile, &work);
+    for (uint32_t i = 0; i < optimizer->moment_count; i++)
+        optimizer->moments[i].steps += grads[optimizer->moments[i].index] != NULL;
     const peft_status status = after_step(optimizer, grads, work.grad_scale, work.kernels);
     optimizer->steps++;
     peft__session_drop(session, (uint32_t)which);

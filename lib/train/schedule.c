@@ -82,3 +82,21 @@ double peft_schedule_lr(const peft_schedule *schedule, uint64_t step) {
         return s.peak_lr;
     }
 }
+
+/* ---- gradual unfreezing ----------------------------------------------------------------------------------------- */
+
+void peft_unfreezing_init_sized(peft_unfreezing *unfreezing, uint32_t size) {
+    if (unfreezing == NULL || size < sizeof unfreezing->struct_size) return;
+    const peft_unfreezing defaults = {.struct_size = size, .stage_layers = 1};
+    memset(unfreezing, 0, size);
+    memcpy(unfreezing, &defaults, peft__min_size(size, sizeof defaults));
+}
+
+int32_t peft_unfreezing_layers(const peft_unfreezing *unfreezing, uint64_t step) {
+    if (unfreezing == NULL || unfreezing->struct_size < sizeof *unfreezing || unfreezing->stage_steps == 0) return -1;
+    const uint64_t stage = step / unfreezing->stage_steps;
+    const int64_t first = peft__max_i64(0, unfreezing->first_layers),
+                  more = peft__max_i64(0, unfreezing->stage_layers);
+    if (stage > INT32_MAX) return more > 0 ? INT32_MAX : (int32_t)first;
+    return (int32_t)peft__min_i64(INT32_MAX, first + more * (int64_t)stage);
+}

@@ -235,6 +235,7 @@ struct peft_optimizer {
 typedef struct peft__adafactor {
     double lr, weight_decay, beta1, decay_rate, clip_threshold, grad_scale;
     bool scale_parameter;
+    uint64_t steps; /* that this tensor took part in */
     uint64_t step; /* from 1 */
 } peft__adafactor;
 void peft__adafactor_update(const peft__adafactor *rule, const peft__param *param, const peft__moment *moment,

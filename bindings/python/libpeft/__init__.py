@@ -24,11 +24,11 @@ from .adapter import Adapter
 from .context import Context
 from .dataset import Batch, Dataset
 from .model import Model
-from .optimizer import Optimizer, Schedule
+from .optimizer import Optimizer, Schedule, Unfreezing
 from .session import Session
 from .tokenizer import Tokenizer
 
 __version__ = _library.peft_version_string().decode()
-__all__ = ["Adapter", "Batch", "Context", "Dataset", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "metrics", "PeftError", "AbiError",
+__all__ = ["Adapter", "Batch", "Context", "Dataset", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "Unfreezing", "metrics", "PeftError", "AbiError",
            "ArgumentError", "CallbackError", "CancelledError", "FileError", "FormatError", "LimitError", "MismatchError", "NonFiniteError",
            "OutOfMemoryError", "StateError", "UnsupportedError"]

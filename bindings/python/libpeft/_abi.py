@@ -70,7 +70,11 @@ class Batch(Struct):
 class OptimizerOptions(Struct):
     _fields_ = [("struct_size", u32), ("kind", i32), ("lr", f32), ("beta1", f32), ("beta2", f32), ("eps", f32), ("weight_decay", f32),
                 ("max_grad_norm", f32), ("decay_all", u32), ("adafactor_clip_threshold", f32), ("adafactor_decay_rate", f32),
-                ("adafactor_scale_parameter", u32), ("nesterov", u32), ("loraplus_lr_ratio", f32), ("dampening", f32), ("reserved", u32 * 4)]
+                ("adafactor_scale_parameter", u32), ("nesterov", u32), ("loraplus_lr_ratio", f32), ("dampening", f32), ("layer_lr_decay", f32), ("reserved", u32 * 3)]
+
+
+class Unfreezing(Struct):
+    _fields_ = [("struct_size", u32), ("first_layers", i32), ("stage_layers", i32), ("reserved", u32), ("stage_steps", u64)]
 
 
 class StepStats(Struct):
@@ -153,7 +157,7 @@ STRUCTS = {
     "peft_reader": Reader, "peft_context_options": ContextOptions, "peft_tensor_info": TensorInfo, "peft_model_options": ModelOptions,
     "peft_image_info": ImageInfo, "peft_image_augment": ImageAugment, "peft_model_info": ModelInfo, "peft_module_info": ModuleInfo,
     "peft_batch": Batch, "peft_optimizer_options": OptimizerOptions,
-    "peft_step_stats": StepStats, "peft_schedule": Schedule, "peft_session_options": SessionOptions, "peft_memory_info": MemoryInfo,
+    "peft_step_stats": StepStats, "peft_schedule": Schedule, "peft_unfreezing": Unfreezing, "peft_session_options": SessionOptions, "peft_memory_info": MemoryInfo,
     "peft_progress": Progress, "peft_generate_options": GenerateOptions, "peft_dataset_options": DatasetOptions,
     "peft_class_metrics": ClassMetrics, "peft_value_metrics": ValueMetrics, "peft_entity_metrics": EntityMetrics, "peft_interval": Interval,
     "peft_chat_message": ChatMessage, "peft_chat_span": ChatSpan,
@@ -217,7 +221,10 @@ PROTOTYPES = {
     "peft_adapter_set_tensor": (status, [handle, text, P(f32), i64]),
     "peft_model_save_gguf": (status, [handle, handle, text]),
     "peft_adapter_set_scale": (status, [handle, f32]),
-    "peft_adapter_combine": (status, [handle, handle, P(handle), P(f32), u32, text, u32, P(handle)]),
+    "peft_adapter_set_top_layers": (status, [handle, i32]),
+    "peft_adapter_top_layers": (i32, [handle]),
+    "peft_combine_options_init_sized": (None, [P(CombineOptions), u32]),
+    "peft_adapter_combine": (status, [handle, handle, P(handle), P(f32), u32, text, P(CombineOptions), P(handle)]),
     "peft_adapter_export_gguf": (status, [handle, text]),
     "peft_adapter_import_gguf": (status, [handle, handle, text, P(handle)]),
     "peft_optimizer_options_init_sized": (None, [P(OptimizerOptions), u32]),
@@ -241,6 +248,10 @@ PROTOTYPES = {
     "peft_session_options_init_sized": (None, [P(SessionOptions), u32]),
     "peft_session_create": (status, [handle, handle, P(handle), u32, P(SessionOptions), P(handle)]),
     "peft_session_destroy": (None, [handle]),
+    "peft_optimizer_set_lr_scale": (status, [handle, u32, f32]),
+    "peft_optimizer_lr_scale": (f32, [handle, u32]),
+    "peft_unfreezing_init_sized": (None, [P(Unfreezing), u32]),
+    "peft_unfreezing_layers": (i32, [P(Unfreezing), u64]),
     "peft_session_memory": (status, [handle, handle, P(handle), u32, P(SessionOptions), P(MemoryInfo)]),
     "peft_session_set_adapters": (status, [handle, P(handle), u32]),
     "peft_session_zero_grad": (status, [handle]),

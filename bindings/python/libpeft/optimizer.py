@@ -29,6 +29,13 @@ class Optimizer(Handle):
     def lr(self, value):
         lib.peft_optimizer_set_lr(self.handle, value)
 
+    def lr_scale(self, tensor):
+        """Learning rate of a tensor (its place in adapter.tensors) over that of the optimizer; 0 for one that is not trained."""
+        return lib.peft_optimizer_lr_scale(self.handle, tensor)
+
+    def set_lr_scale(self, tensor, scale):
+        call(self._context, "peft_optimizer_set_lr_scale", self.handle, tensor, scale)
+
     @property
     def steps(self):
         return lib.peft_optimizer_steps(self.handle)
@@ -49,3 +56,13 @@ class Schedule:
 
     def __call__(self, step):
         return lib.peft_schedule_lr(ctypes.byref(self._struct), step)
+
+
+class Unfreezing:
+    """Top layers trained at a step: adapter.top_layers = Unfreezing(stage_steps=50, first_layers=0, stage_layers=1)(step)."""
+
+    def __init__(self, stage_steps, **options):
+        self._struct = new_struct(_abi.Unfreezing, "peft_unfreezing_init_sized", stage_steps=stage_steps, **options)
+
+    def __call__(self, step):
+        return lib.peft_unfreezing_layers(ctypes.byref(self._struct), step)
