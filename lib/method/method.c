@@ -9,6 +9,7 @@ extern const peft__method peft__method_ln_tuning;
 extern const peft__method peft__method_loha;
 extern const peft__method peft__method_lokr;
 extern const peft__method peft__method_lora;
+extern const peft__method peft__method_mlp_head;
 extern const peft__method peft__method_oft;
 extern const peft__method peft__method_p_tuning;
 extern const peft__method peft__method_prefix_tuning;
@@ -31,6 +32,7 @@ static const peft__method *const METHODS[] = {
     &peft__method_lokr,
     &peft__method_oft,
     &peft__method_vpt,
+    &peft__method_mlp_head,
     &peft__method_warp,
     &peft__method_bottleneck,
 };

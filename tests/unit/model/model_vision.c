@@ -4,6 +4,9 @@
 
 #include "check.h"
 #include "format/safetensors.h"
+#define peft__step planned_step /* method.h has another */
+#include "graph/graph_internal.h"
+#undef peft__step
 #include "method/adapter.h"
 #include "model/build.h"
 #include "peft/peft.h"
@@ -218,6 +221,18 @@ static void check_bottleneck(const char *kind, const char *config) {
     peft__tensors_unref(file);
 }
 
+/* Rows that frozen layers from `in` to `out` floats work on, over all such layers. */
+static int64_t rows_of_products(const peft__graph *graph, int64_t in, int64_t out) {
+    int64_t rows = 0;
+    for (size_t i = 0; i < graph->node_count; i++) {
+        const peft__node *node = graph->nodes[i];
+        if (strcmp(node->op->name, "linear") != 0 || node->in[0]->cols != in) continue;
+        for (uint32_t k = 0; k < node->out_count; k++)
+            if (node->out[k]->cols == out) rows += node->out[k]->rows->count;
+    }
+    return rows;
+}
+
 /* With the purpose of hidden states nothing is left out: the last layer's class token must be what the short way reads. */
 static void check_deep(void) {
     char path[PATH];
@@ -253,6 +268,11 @@ static void check_deep(void) {
     }
     const int64_t rows = ends[0]->rows->count / p.batch.sequences;
     CHECK(rows == 9 + 1 + 3 && ends[1]->rows->count == p.batch.sequences);
+    /* What the short way computes: keys and values of every row; the rest without prompts, and in the last layer for the class token alone. */
+    const int64_t images = p.batch.sequences, all = (9 + 1 + 3) * images, kept = (9 + 1) * images;
+    CHECK(rows_of_products(graphs[1], 16, 16) == (kept + 2 * all + kept) + (images + 2 * all + images)); /* q, k, v, o of two layers */
+    CHECK(rows_of_products(graphs[1], 16, 24) == kept + images);
+    CHECK(rows_of_products(graphs[0], 16, 24) == 2 * all); /* all hidden states were asked for */
     for (int64_t s = 0; s < p.batch.sequences; s++)
         CHECK(error_of(ends[1]->data + s * ends[1]->ld, ends[0]->data + s * rows * ends[0]->ld, ends[0]->cols) <= 1e-5);
     peft__graph_destroy(graphs[0]);
@@ -296,6 +316,70 @@ static void check_deep(void) {
     peft__tensors_unref(file);
 }
 
+/* ---- a small network as the head --------------------------------------------------------------------------- */
+
+static double loss_of(peft_session *session, const pictures *p) {
+    double loss = -1;
+    CHECK_OK(ctx, peft_session_eval(session, &p->batch, &loss, NULL));
+    return loss;
+}
+
+/* One layer is the linear probe; gradients of more agree with differences; nothing below is worked on backwards. */
+static void check_mlp_head(void) {
+    char path[PATH];
+    peft__tensors *file = NULL;
+    peft_model *model = load("vit", path, &file);
+    pictures p;
+    if (model == NULL || file == NULL) return;
+    read_pictures(model, file, "pixel_values", &p);
+    static const char *const configs[] = {"{\"peft_type\":\"FULL\",\"trainable\":\"head\"}", "{\"peft_type\":\"MLP_HEAD\",\"num_layers\":1}",
+                                          "{\"peft_type\":\"MLP_HEAD\"}", "{\"peft_type\":\"MLP_HEAD\",\"hidden_size\":5}",
+                                          "{\"peft_type\":\"FULL\",\"layers\":1}"};
+    static const int64_t counts[] = {16 * 3 + 3, 16 * 3 + 3, 2 * (16 * 16 + 16) + 51, 16 * 5 + 5 + 5 * 16 + 16 + 51, 0};
+    double probe = 0;
+    for (size_t i = 0; i < PEFT_COUNT(configs); i++) {
+        peft_adapter *adapter = NULL;
+        peft_session *session = NULL;
+        CHECK_OK(ctx, peft_adapter_create(ctx, model, configs[i], 5, &adapter));
+        const int64_t count = peft_adapter_parameter_count(adapter);
+        CHECK(counts[i] == 0 || count == counts[i]);
+        CHECK_OK(ctx, peft_session_create(ctx, model, &adapter, 1, NULL, &session));
+        const double loss = loss_of(session, &p);
+        if (i == 0) probe = loss;
+        if (i == 1) CHECK(loss == probe);
+        CHECK_OK(ctx, peft_session_forward(session, &p.batch, NULL));
+        CHECK_OK(ctx, peft_session_backward(session, 1.0f));
+        float *gradients = malloc((size_t)count * sizeof *gradients), *values = malloc((size_t)count * sizeof *values);
+        CHECK_OK(ctx, peft_session_get_gradients(session, adapter, gradients, count));
+        CHECK_OK(ctx, peft_adapter_get_parameters(adapter, values, count));
+        for (int64_t k = 0; k < count; k += 7) {
+            const float kept = values[k], step = 5e-4f;
+            values[k] = kept + step;
+            CHECK_OK(ctx, peft_adapter_set_parameters(adapter, values, count));
+            const double above = loss_of(session, &p);
+            values[k] = kept - step;
+            CHECK_OK(ctx, peft_adapter_set_parameters(adapter, values, count));
+            const double slope = (above - loss_of(session, &p)) / (2.0 * (double)step);
+            values[k] = kept;
+            if (!CHECK(fabs(slope - (double)gradients[k]) < 2e-3 + 2e-2 * fabs(slope)))
+                fprintf(stderr, "    %s, number %d: %g, by differences %g\n", configs[i], (int)k, (double)gradients[k], slope);
+        }
+        free(gradients);
+        free(values);
+        peft_session_destroy(session);
+        peft_adapter_destroy(adapter);
+    }
+    free(p.features);
+    peft_adapter *adapter = NULL;
+    CHECK_ERROR(peft_adapter_create(ctx, model, "{\"peft_type\":\"MLP_HEAD\",\"num_layers\":0}", 5, &adapter), PEFT_E_FORMAT, "num_layers");
+    peft_model_destroy(model);
+    peft__tensors_unref(file);
+    model = load("deit-teacher", path, &file);
+    CHECK_ERROR(peft_adapter_create(ctx, model, "{\"peft_type\":\"MLP_HEAD\"}", 5, &adapter), PEFT_E_UNSUPPORTED, "found 2 output layers");
+    peft_model_destroy(model);
+    peft__tensors_unref(file);
+}
+
 int main(void) {
     data = getenv("PEFT_TEST_DATA");
     if (data == NULL) return 77;
@@ -309,6 +393,7 @@ int main(void) {
     check_bottleneck("seq_bn", "{\"peft_type\":\"BOTTLENECK\",\"reduction_factor\":5}");
     check_bottleneck("par_bn", "{\"peft_type\":\"BOTTLENECK\",\"kind\":\"par_bn\",\"bottleneck_size\":3}");
     check_deep();
+    check_mlp_head();
     peft_context_destroy(ctx);
     return check_summary();
 }
