@@ -236,6 +236,7 @@ peft_status peft_recipe_optimizer_options(const peft_recipe *recipe, peft_optimi
     own.weight_decay = (float)number(recipe, "train.weight_decay");
     own.max_grad_norm = (float)number(recipe, "train.max_grad_norm");
     own.loraplus_lr_ratio = (float)number(recipe, "train.loraplus_lr_ratio");
+    own.layer_lr_decay = (float)number(recipe, "train.layer_lr_decay");
     give(options, &own, sizeof own);
     return PEFT_OK;
 }
@@ -249,6 +250,17 @@ peft_status peft_recipe_schedule(const peft_recipe *recipe, uint64_t total_steps
     const double warmup = number(recipe, "train.warmup");
     own.warmup_steps = (uint64_t)(warmup < 1.0 ? ceil(warmup * (double)total_steps) : warmup);
     give(schedule, &own, sizeof own);
+    return PEFT_OK;
+}
+
+peft_status peft_recipe_unfreezing(const peft_recipe *recipe, uint64_t total_steps, peft_unfreezing *unfreezing) {
+    peft_unfreezing own;
+    PEFT_TRY(take(recipe, &own, sizeof own, unfreezing, "peft_unfreezing"));
+    const double steps = number(recipe, "train.unfreeze_steps");
+    own.stage_steps = (uint64_t)(steps < 1.0 ? ceil(steps * (double)total_steps) : steps);
+    own.first_layers = (int32_t)peft__min_i64(INT32_MAX, whole(recipe, "train.unfreeze_first"));
+    own.stage_layers = (int32_t)peft__min_i64(INT32_MAX, whole(recipe, "train.unfreeze_layers"));
+    give(unfreezing, &own, sizeof own);
     return PEFT_OK;
 }
 
@@ -269,16 +281,5 @@ uint64_t peft_recipe_total_steps(const peft_recipe *recipe, int64_t batches) {
         peft__ceil_div(peft__max_i64(batches, 0), whole(recipe, "train.gradient_accumulation_steps"));
     const double steps = ceil(number(recipe, "train.epochs") * (double)an_epoch);
     return steps >= 1e15 ? UINT64_C(1000000000000000) : (uint64_t)steps;
-    own.layer_lr_decay = (float)number(recipe, "train.layer_lr_decay");
-}
-peft_status peft_recipe_unfreezing(const peft_recipe *recipe, uint64_t total_steps, peft_unfreezing *unfreezing) {
-    peft_unfreezing own;
-    PEFT_TRY(take(recipe, &own, sizeof own, unfreezing, "peft_unfreezing"));
-    const double steps = number(recipe, "train.unfreeze_steps");
-    own.stage_steps = (uint64_t)(steps < 1.0 ? ceil(steps * (double)total_steps) : steps);
-    own.first_layers = (int32_t)peft__min_i64(INT32_MAX, whole(recipe, "train.unfreeze_first"));
-    own.stage_layers = (int32_t)peft__min_i64(INT32_MAX, whole(recipe, "train.unfreeze_layers"));
-    give(unfreezing, &own, sizeof own);
-    return PEFT_OK;
 }
 

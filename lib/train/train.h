@@ -205,6 +205,7 @@ peft_status peft__beam_search(peft_session *session, const peft__beams *options,
 typedef struct peft__moment {
     uint32_t index; /* of the adapter's params */
     float lr_scale;
+    uint64_t steps; /* that this tensor took part in */
     bool decays, factored;
     float *m, *v;
     int64_t m_count, v_count;
@@ -235,7 +236,6 @@ struct peft_optimizer {
 typedef struct peft__adafactor {
     double lr, weight_decay, beta1, decay_rate, clip_threshold, grad_scale;
     bool scale_parameter;
-    uint64_t steps; /* that this tensor took part in */
     uint64_t step; /* from 1 */
 } peft__adafactor;
 void peft__adafactor_update(const peft__adafactor *rule, const peft__param *param, const peft__moment *moment,

@@ -71,6 +71,15 @@ class Adapter(Handle):
         return decode(lib.peft_adapter_report(self.handle))
 
     @property
+    def top_layers(self):
+        """Layers that are trained, counted from the top; the others rest. -1: everything."""
+        return lib.peft_adapter_top_layers(self.handle)
+
+    @top_layers.setter
+    def top_layers(self, layers):
+        call(self._context, "peft_adapter_set_top_layers", self.handle, layers)
+
+    @property
     def parameter_count(self):
         return lib.peft_adapter_parameter_count(self.handle)
 
@@ -81,15 +90,6 @@ class Adapter(Handle):
             info = new_struct(_abi.TensorInfo)
             call(self._context, "peft_adapter_tensor", self.handle, index, ctypes.byref(info))
             shape = tuple(info.shape[i] for i in range(info.ndim))
-    @property
-    def top_layers(self):
-        """Layers that are trained, counted from the top; the others rest. -1: everything."""
-        return lib.peft_adapter_top_layers(self.handle)
-
-    @top_layers.setter
-    def top_layers(self, layers):
-        call(self._context, "peft_adapter_set_top_layers", self.handle, layers)
-
             count = int(numpy.prod(shape, dtype=numpy.int64))
             view = numpy.ctypeslib.as_array(ctypes.cast(info.data, ctypes.POINTER(ctypes.c_float)), (count,))
             result[decode(info.name)] = view.reshape(shape).copy()
