@@ -37,11 +37,13 @@ typedef struct cli {
     peft_context *context;
     bool quiet, json;
     bool line_open; /* a progress line stands on the terminal */
+    char *failure;  /* malloc; where the last failure is kept instead of being told, once keep_failures is set */
+    bool keep_failures;
 } cli;
 
 bool cli_start(cli *c, uint32_t threads, uint64_t memory_limit);
 void cli_stop(cli *c);
-/* Text of the context's last error; returns false. */
+/* Tells the context's last error, or keeps it; returns false. */
 bool cli_fail(cli *c, const char *what);
 void cli_say(cli *c, const char *format, ...)
     __attribute__((format(printf, 2, 3))); /* standard output, unless quiet or json */
@@ -90,6 +92,7 @@ typedef struct run {
     peft_optimizer *optimizer;
     peft_session_options session_options;
     char *output; /* folder */
+    bool borrowed_model;
 } run;
 
 enum { RUN_ADAPTER = 1, RUN_DATA = 2, RUN_VALIDATION = 4, RUN_SESSION = 8, RUN_OPTIMIZER = 16 };
@@ -97,7 +100,11 @@ enum { RUN_ADAPTER = 1, RUN_DATA = 2, RUN_VALIDATION = 4, RUN_SESSION = 8, RUN_O
 /* Takes RECIPE and key=value words from the arguments and makes what `parts` says. The model is always loaded. */
 int run_open(run *r, cli *c, args *a, uint32_t parts);
 bool run_open_session(run *r, peft_adapter *adapter, peft_session **out_session);
+/* The same for a recipe that is open already (`r->c` and `r->recipe` are set, and `r->model` when it is another run's). */
+bool run_open_parts(run *r, uint32_t parts);
 void run_close(run *r);
+/* Everything but recipe and context. */
+void run_close_parts(run *r);
 /* Values of a recipe whose keys this program knows. */
 double run_number(const run *r, const char *key);
 int64_t run_int(const run *r, const char *key);

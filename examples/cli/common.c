@@ -41,6 +41,11 @@ void cli_stop(cli *c) {
 bool cli_fail(cli *c, const char *what) {
     cli_clear_line(c);
     const char *text = c->context != NULL ? peft_context_error(c->context) : "";
+    if (c->keep_failures) {
+        free(c->failure);
+        c->failure = text_copy(text[0] != '\0' ? text : what != NULL ? what : "failed");
+        return false;
+    }
     fprintf(stderr, "peft: %s%s%s\n", what != NULL ? what : "", what != NULL ? ": " : "",
             text[0] != '\0' ? text : "failed");
     return false;

@@ -118,14 +118,14 @@ bool run_open_session(run *r, peft_adapter *adapter, peft_session **out_session)
            cli_fail(r->c, NULL);
 }
 
-static bool open_parts(run *r, uint32_t parts) {
+bool run_open_parts(run *r, uint32_t parts) {
     cli *c = r->c;
     const char *model = run_text(r, "model");
     if (model == NULL) {
         fprintf(stderr, "peft: the recipe names no model: set model to a folder or a .gguf file\n");
         return false;
     }
-    if (peft_model_load(c->context, model, NULL, &r->model) < 0) return cli_fail(c, NULL);
+    if (r->model == NULL && peft_model_load(c->context, model, NULL, &r->model) < 0) return cli_fail(c, NULL);
     if ((parts & RUN_ADAPTER) != 0 && peft_adapter_create(c->context, r->model, peft_recipe_adapter_config(r->recipe),
                                                           (uint64_t)run_int(r, "train.seed"), &r->adapter) < 0)
         return cli_fail(c, NULL);
@@ -153,17 +153,26 @@ int run_open(run *r, cli *c, args *a, uint32_t parts) {
     if (!cli_start(c, (uint32_t)run_int(r, "train.threads"), (uint64_t)run_int(r, "train.memory_limit_mb") * 1000000u))
         return EXIT_FAILED;
     r->output = text_copy(run_text(r, "output.dir"));
-    return r->output != NULL && open_parts(r, parts) ? EXIT_DONE : EXIT_FAILED;
+    return r->output != NULL && run_open_parts(r, parts) ? EXIT_DONE : EXIT_FAILED;
 }
 
-void run_close(run *r) {
+void run_close_parts(run *r) {
     interrupt_ignore();
     peft_optimizer_destroy(r->optimizer);
     peft_session_destroy(r->session);
     peft_dataset_destroy(r->train);
     peft_dataset_destroy(r->validation);
     peft_adapter_destroy(r->adapter);
-    peft_model_destroy(r->model);
+    if (!r->borrowed_model) peft_model_destroy(r->model);
+    r->optimizer = NULL;
+    r->session = NULL;
+    r->train = r->validation = NULL;
+    r->adapter = NULL;
+    r->model = NULL;
+}
+
+void run_close(run *r) {
+    run_close_parts(r);
     peft_recipe_destroy(r->recipe);
     peft_context_destroy(r->reader);
     cli_stop(r->c);
