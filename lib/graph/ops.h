@@ -109,6 +109,7 @@ typedef struct peft__attention_config {
     int64_t window;     /* 0 = none: key j is seen from query i iff i - window < j <= i (causal) */
     int64_t bidirectional_window; /* 0 = none: |i - j| <= this */
     const peft__kv_cache *cache;  /* NULL in training. Cross attention with a cache: k and v are NULL and the cache has all of them */
+    bool branches;                /* every sequence goes on from what the cache has of its one sequence; nothing is appended. Forward only */
 } peft__attention_config;
 /* prefix_k/v: [P, kv_heads*head_dim] values put before every sequence's own, at positions -P .. -1 (may be NULL; not rotated; a causal
  * mask never hides them, a window does, as in transformers).
@@ -162,7 +163,8 @@ peft__value *peft__op_head_nll(peft__graph *g, peft__value *x, peft__weight head
 /* token_nll.c: the same on logits [M, V] that exist. */
 peft__value *peft__op_token_nll(peft__graph *g, peft__value *logits);
 /* choice_loss.c: the three losses of T-Few on nll [M, 1] of the labelled rows of several answers an example: a decoder sequence is an answer
- * to the main sequence that decoder_source names, and sequence_labels say which of an example's answers is right. Count = examples. */
+ * to the main sequence that decoder_source names, or a main sequence to a question (choice_offsets), and sequence_labels say which of an example's
+ * answers is right. Count = examples. */
 peft__value *peft__op_choice_loss(peft__graph *g, peft__value *nll);
 /* cross_entropy.c: on logits [M, C] that exist; targets: rows->labels of the logits' space, or the batch's sequence_labels when the space has one row
  * per sequence (by_sequence). class_weights [C] may be NULL (then count is the sum of weights). */

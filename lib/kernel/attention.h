@@ -17,7 +17,8 @@
 enum {
     PEFT__ATTENTION_QUERIES = 64, /* block of queries */
     PEFT__ATTENTION_KEYS = 64,    /* block of keys */
-    PEFT__ATTENTION_CHUNK = 512   /* most keys of a backward call */
+    PEFT__ATTENTION_CHUNK = 512,  /* most keys of a backward call */
+    PEFT__ATTENTION_RUNS = 3      /* runs of keys that a query sees: learned prefix, cache, own */
 };
 
 /* A run of keys that lie one behind the other: a learned prefix, or the sequence's own. */
@@ -45,7 +46,8 @@ typedef struct peft__attention_tile {
     int64_t ldo;
     float *lse; /* one per query, `ldl` apart */
     int64_t ldl;
-    peft__attention_keys keys[2]; /* count 0 = absent. Backward: both together at most PEFT__ATTENTION_CHUNK */
+    /* count 0 = absent. Backward: only the first two, together at most PEFT__ATTENTION_CHUNK */
+    peft__attention_keys keys[PEFT__ATTENTION_RUNS];
 
     const float *bias; /* [2 span - 1], added at key position - query position + span - 1; NULL = none */
     int64_t span;

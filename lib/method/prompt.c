@@ -151,6 +151,7 @@ peft__value *peft__prompt_table(peft_adapter *adapter, peft__build *b) {
 typedef struct cached_rows {
     int64_t count;
     const int64_t *used; /* [sequences] rows in the cache */
+    bool branches;       /* one number for all sequences */
 } cached_rows;
 
 static void measure_cached(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows,
@@ -168,7 +169,7 @@ static peft_status bind_cached(peft__rows *rows, peft_context *ctx, const peft_b
     int64_t to = 0;
     rows->offsets[0] = 0;
     for (int64_t s = 0; s < parent->sequences; s++) {
-        const int64_t inserted = attr->used[s] == 0 ? attr->count : 0;
+        const int64_t inserted = attr->used[attr->branches ? 0 : s] == 0 ? attr->count : 0;
         for (int64_t i = -inserted; i < parent->offsets[s + 1] - parent->offsets[s]; i++, to++) {
             const int64_t from = parent->offsets[s] + i;
             rows->source[to] = i < 0 ? (int32_t) ~(i + inserted) : (int32_t)from;
@@ -188,7 +189,7 @@ static peft_status bind_cached(peft__rows *rows, peft_context *ctx, const peft_b
 static peft__rows *insert_cached(peft_adapter *adapter, peft__build *b, peft__rows *parent, int64_t count) {
     cached_rows *attr = peft__arena_alloc(peft__graph_arena(b->graph), sizeof *attr);
     if (attr == NULL) return peft__graph_fail(b->graph, peft__fail_nomem(adapter->ctx, sizeof *attr, "a row space"));
-    *attr = (cached_rows){count, b->caches[0].used};
+    *attr = (cached_rows){count, b->caches[0].used, b->branches};
     return peft__rows_new(b->graph, "rows behind a prompt in the cache", parent, attr, measure_cached, bind_cached,
                           true);
 }

@@ -294,7 +294,7 @@ peft__rows *peft__build_rows(peft__build *b, peft__stack stack) {
     const peft__dims *dims = peft__model_dims(b->model);
     peft__rows *rows = stack == PEFT__STACK_DECODER
                            ? peft__rows_decoder(g)
-                           : peft__rows_stream(g, peft__model_task(b->model) == PEFT_TASK_CAUSAL_LM);
+                           : peft__rows_stream(g, peft__model_task(b->model) == PEFT_TASK_CAUSAL_LM && b->caches == NULL);
     const int64_t prefix = peft__build_prefix_length(b, stack);
     if ((prefix == 0 && dims->first_position == 0) || rows == NULL) return rows;
     count_attr *attr = peft__arena_alloc(peft__graph_arena(g), sizeof *attr);
@@ -313,6 +313,7 @@ peft__value *peft__build_attention(peft__build *b, peft__stack stack, int32_t la
     peft__prefix prefix = {NULL, NULL};
     if (!config->cross) {
         if (b->caches != NULL) own.cache = &b->caches[layer];
+        own.branches = b->branches;
         for (uint32_t i = 0; i < b->adapter_count && !peft__graph_failed(b->graph); i++) {
             const peft__hooked *adapter = &b->adapters[i];
             if (adapter->hooks->prefix == NULL) continue;

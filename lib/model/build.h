@@ -90,7 +90,8 @@ typedef enum {
     PEFT__BUILD_LOGITS,   /* logits at all rows, as an output */
     PEFT__BUILD_LAST,     /* logits at the last row of each sequence, as an output */
     PEFT__BUILD_HIDDEN,   /* hidden states after each block, as outputs (tests, feature extraction) */
-    PEFT__BUILD_SCORE     /* language models: -log p of each label, as an output */
+    PEFT__BUILD_SCORE,    /* language models: -log p of each label, as an output */
+    PEFT__BUILD_MARKED    /* logits at the rows that have a label, as an output */
 } peft__build_purpose;
 
 /* Generation runs the stacks of an encoder-decoder model apart: the encoder once, the decoder once a token. */
@@ -106,7 +107,8 @@ struct peft__build {
     const peft__hooked *adapters;
     uint32_t adapter_count;
     peft__build_purpose purpose;
-    const peft__kv_cache *caches; /* one per layer, or NULL */
+    const peft__kv_cache *caches; /* one per layer, or NULL. Labels are then what each row itself predicts: the next token may come in a later batch */
+    bool branches;                /* with caches: sequences go on from what these hold and leave nothing there */
     float label_smoothing;
     const float *class_weights;
     peft__build_part part;

@@ -136,7 +136,8 @@ static const peft__head *find_head(const peft__build *b) {
 static peft__value *pick_rows(peft__build *b, peft__value *x) {
     const peft__head *h = find_head(b);
     if (h == NULL || x == NULL || b->rows_picked || b->purpose == PEFT__BUILD_HIDDEN) return x;
-    const bool by_label = b->purpose == PEFT__BUILD_LOSS || b->purpose == PEFT__BUILD_SCORE;
+    const bool by_label =
+        b->purpose == PEFT__BUILD_LOSS || b->purpose == PEFT__BUILD_SCORE || b->purpose == PEFT__BUILD_MARKED;
     const peft__rows_read read = by_label ? h->for_loss : b->purpose == PEFT__BUILD_LAST ? h->for_last : h->for_logits;
     b->rows_picked = true;
     if (read == PEFT__READ_ALL) return x;

@@ -1,10 +1,8 @@
 /* generate.c: continuing a text, token by token.
  *
- * One graph serves prompt and continuation: it reads a chunk of rows, appends their keys and values to a cache and
- * gives the logits of the last row. A prompt that stands before the text goes in with the first chunk and stays in the
- * cache. Adapters that put rows elsewhere would do so in every chunk; with them the whole text is read again for each
- * token, which is slow and right. An encoder-decoder model reads the prompt with its
- * encoder; what is continued then is the one id that its decoder begins with (generate_seq2seq.c).
+ * The text is read into a cache (reading.c). Adapters that do not allow that have the whole text read again for each
+ * token, which is slow and right. An encoder-decoder model reads the prompt with its encoder; what is continued then is
+ * the one id that its decoder begins with (generate_seq2seq.c).
  */
 #include "train/sampler.h"
 #include "train/text_stream.h"
@@ -12,7 +10,7 @@
 
 #include <math.h>
 
-enum { CHUNK = 128, MOST_END_TOKENS = 32 };
+enum { MOST_END_TOKENS = 32 };
 
 void peft_generate_options_init_sized(peft_generate_options *options, uint32_t size) {
     if (options == NULL || size < sizeof options->struct_size) return;
@@ -35,6 +33,7 @@ typedef struct writing {
     int32_t *positions;
     int64_t prompt, count, most; /* ids of the prompt, so far, room */
     bool cached, seq2seq;
+    bool begun; /* the cache has the beginning of the prompt already */
     float *logits; /* [vocab] of the last row */
     int64_t vocab;
     peft__candidate *candidates;
@@ -45,27 +44,6 @@ typedef struct writing {
 
 static bool is_seq2seq(const peft_session *session) {
     return peft__model_task(session->model) == PEFT_TASK_SEQ_2_SEQ_LM;
-}
-
-static bool takes_cache(const peft_session *session) {
-    for (uint32_t a = 0; a < session->count; a++) {
-        const peft__hooks *hooks = session->hooked[a].hooks;
-        if (hooks->layer_input != NULL || hooks->readout != NULL) return false;
-        const bool in_front =
-            hooks->inserted_length != NULL && hooks->inserted_length(session->hooked[a].self, PEFT__STACK_MAIN) > 0;
-        if ((hooks->input != NULL || hooks->word_embedding != NULL) && !in_front) return false;
-    }
-    return true;
-}
-
-/* Rows that adapters put before the text. */
-static int64_t rows_in_front(const peft_session *session) {
-    int64_t rows = 0;
-    for (uint32_t a = 0; a < session->count; a++) {
-        const peft__hooks *hooks = session->hooked[a].hooks;
-        if (hooks->inserted_length != NULL) rows += hooks->inserted_length(session->hooked[a].self, PEFT__STACK_MAIN);
-    }
-    return rows;
 }
 
 static void add_end(writing *w, json_int_t id) {
@@ -110,52 +88,6 @@ static bool is_end(const writing *w, int32_t id) {
     return false;
 }
 
-/* ---- the cache ---------------------------------------------------------------------------------------------- */
-
-void peft__generation_free(peft_session *session) {
-    peft__generation *g = &session->generation;
-    peft__free(session->ctx->mem, g->block);
-    peft__free(session->ctx->mem, g->caches);
-    *g = (peft__generation){0};
-}
-
-/* Room for keys and values of `rows` rows in every layer, and a plan that uses it. */
-static peft_status prepare_cache(writing *w) {
-    peft_session *session = w->session;
-    peft__generation *g = &session->generation;
-    const peft__dims *dims = peft__model_dims(session->model);
-    const int64_t wanted = w->most + rows_in_front(session);
-    if (wanted > g->rows) {
-        peft__plan_free(session, &session->plans[PEFT__PLAN_GENERATE]);
-        peft__generation_free(session);
-        const int64_t rows = peft__ceil_div(wanted, 64) * 64, layers = dims->num_hidden_layers;
-        size_t row, bytes;
-        if (!peft__mul_size((size_t)(dims->num_key_value_heads * dims->head_dim), sizeof(float), &row) ||
-            !peft__mul_size(row, (size_t)rows, &row) || !peft__mul_size(row, (size_t)layers * 2, &bytes))
-            return peft__fail(session->ctx, PEFT_E_LIMIT, "the cache for %lld rows is too large", (long long)rows);
-        g->block = peft__alloc(session->ctx->mem, bytes);
-        g->caches = peft__alloc_zero(session->ctx->mem, (size_t)layers * sizeof *g->caches);
-        if (g->block == NULL || g->caches == NULL) {
-            peft__generation_free(session);
-            return peft__fail_nomem(session->ctx, bytes, "the cache of keys and values");
-        }
-        for (int64_t l = 0; l < layers; l++)
-            g->caches[l] = (peft__kv_cache){.keys = g->block + (size_t)(2 * l) * (row / sizeof(float)),
-                                            .values = g->block + (size_t)(2 * l + 1) * (row / sizeof(float)),
-                                            .max_rows = rows,
-                                            .used = &g->used};
-        g->layers = (uint32_t)layers;
-        g->rows = rows;
-    }
-    g->used = 0;
-    const int64_t chunk = peft__min_i64(CHUNK, peft__ceil_div(w->prompt, 32) * 32);
-    const peft__plan *plan = &session->plans[PEFT__PLAN_GENERATE];
-    const peft_batch largest = {.rows = peft__max_i64(chunk, plan->capacity.rows), .sequences = 1};
-    if (peft__plan_fits(session, plan, &largest)) return PEFT_OK;
-    const peft__capacity capacity = {.rows = largest.rows, .sequences = 1, .labels = largest.rows};
-    return peft__plan_make(session, PEFT__PLAN_GENERATE, &capacity);
-}
-
 /* ---- forward ------------------------------------------------------------------------------------------------ */
 
 static peft_status run_rows(writing *w, peft__plan *plan, int64_t first, int64_t rows) {
@@ -192,14 +124,10 @@ static peft_status next_logits(writing *w) {
         }
         return run_rows(w, &session->plans[PEFT__PLAN_LAST], 0, w->count);
     }
-    peft__plan *plan = &session->plans[PEFT__PLAN_GENERATE];
-    const int64_t front = rows_in_front(session);
-    while (session->generation.used < front + w->count) {
-        const int64_t used = session->generation.used, first = peft__max_i64(0, used - front);
-        const int64_t rows = peft__min_i64(plan->capacity.rows, w->count - first);
-        PEFT_TRY(run_rows(w, plan, first, rows));
-        session->generation.used = front + first + rows;
-    }
+    const int64_t read = peft__reading_rows(session);
+    const float *logits = NULL;
+    PEFT_TRY(peft__reading_put(session, w->ids + read, w->count - read, &logits));
+    memcpy(w->logits, logits, (size_t)w->vocab * sizeof(float));
     return PEFT_OK;
 }
 
@@ -327,15 +255,14 @@ static peft_status search_beams(writing *w, peft__text_stream *stream) {
 }
 
 static peft_status prepare(writing *w, const int32_t *prompt_ids, int64_t prompt_count) {
-    if (!w->seq2seq) return w->cached ? prepare_cache(w) : PEFT_OK;
+    if (!w->seq2seq) return w->cached && !w->begun ? peft__reading_begin(w->session, w->most, w->prompt) : PEFT_OK;
     return peft__decoding_begin(w->session, prompt_ids, prompt_count, w->most, w->options.num_beams);
 }
 
-peft_status peft_session_generate(peft_session *session, const int32_t *prompt_ids, int64_t prompt_count,
-                                  const peft_generate_options *options, int32_t *out_ids, int64_t capacity,
-                                  int64_t *out_count) {
-    if (session == NULL) return PEFT_E_ARG;
-    writing w = {.session = session, .prompt = prompt_count, .count = prompt_count};
+peft_status peft__session_generate(peft_session *session, bool begun, const int32_t *prompt_ids, int64_t prompt_count,
+                                   const peft_generate_options *options, int32_t *out_ids, int64_t capacity,
+                                   int64_t *out_count) {
+    writing w = {.session = session, .prompt = prompt_count, .count = prompt_count, .begun = begun};
     peft_generate_options_init(&w.options);
     PEFT_TRY(peft__options_copy(session->ctx, &w.options, sizeof w.options, options, sizeof w.options,
                                 "peft_generate_options"));
@@ -358,7 +285,7 @@ peft_status peft_session_generate(peft_session *session, const int32_t *prompt_i
     }
     const int32_t start = peft__model_dims(session->model)->decoder_start_token_id;
     w.most = w.prompt + fresh;
-    w.cached = takes_cache(session);
+    w.cached = peft__reading_possible(session);
     find_ends(&w);
     peft__session_start(session);
 
@@ -382,4 +309,11 @@ peft_status peft_session_generate(peft_session *session, const int32_t *prompt_i
     }
     free_memory(&w);
     return status;
+}
+
+peft_status peft_session_generate(peft_session *session, const int32_t *prompt_ids, int64_t prompt_count,
+                                  const peft_generate_options *options, int32_t *out_ids, int64_t capacity,
+                                  int64_t *out_count) {
+    if (session == NULL) return PEFT_E_ARG;
+    return peft__session_generate(session, false, prompt_ids, prompt_count, options, out_ids, capacity, out_count);
 }

@@ -81,7 +81,10 @@ static peft__build_purpose purpose_of(const peft_session *session, peft__plan_ki
     case PEFT__PLAN_LOGITS:
         return PEFT__BUILD_LOGITS;
     case PEFT__PLAN_SCORE:
+    case PEFT__PLAN_FOLLOW:
         return PEFT__BUILD_SCORE;
+    case PEFT__PLAN_MARKED:
+        return PEFT__BUILD_MARKED;
     default:
         return PEFT__BUILD_LAST;
     }
@@ -110,9 +113,10 @@ peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const 
                          .adapters = session->hooked,
                          .adapter_count = session->count,
                          .purpose = purpose_of(session, kind),
-                         .caches = kind == PEFT__PLAN_GENERATE ? session->generation.caches
-                                   : kind == PEFT__PLAN_DECODE ? session->decoding.self
-                                                               : NULL,
+                         .caches = kind == PEFT__PLAN_GENERATE || kind == PEFT__PLAN_FOLLOW ? session->generation.caches
+                                   : kind == PEFT__PLAN_DECODE                              ? session->decoding.self
+                                                                                            : NULL,
+                         .branches = kind == PEFT__PLAN_FOLLOW,
                          .part = kind == PEFT__PLAN_ENCODE   ? PEFT__PART_ENCODER
                                  : kind == PEFT__PLAN_DECODE ? PEFT__PART_DECODER
                                                              : PEFT__PART_WHOLE,

@@ -29,11 +29,13 @@ typedef struct peft__batch_limits {
     int32_t task;
     bool need_labels; /* the task's loss will be computed */
     bool targets;     /* from sequence_targets */
-    bool choices;     /* sequence_labels count an example's answers (PEFT_LOSS_TFEW) */
+    bool choices;     /* sequence_labels count a question's answers (PEFT_LOSS_TFEW, rank classification) */
 } peft__batch_limits;
 
 /* Every index that an operation will use, so that no operation has to check: PEFT_E_ARG says where. */
 peft_status peft__batch_check(peft_context *ctx, const peft_batch *batch, const peft__batch_limits *limits);
+/* A batch of questions with answers to choose among (PEFT_LOSS_TFEW); `need_right`: which is right is known. */
+peft_status peft__batch_check_choices(peft_context *ctx, const peft_batch *batch, bool need_right);
 /* Copies the batch and all its arrays. Takes memory only when the batch is larger than any before. */
 peft_status peft__batch_store_put(peft_context *ctx, peft__batch_store *store, const peft_batch *batch);
 /* Memory for token batches up to this size, so that none is taken later. */
@@ -49,6 +51,8 @@ typedef enum {
     PEFT__PLAN_LAST,      /* logits at the last row of each sequence */
     PEFT__PLAN_GENERATE,  /* the same with a cache of keys and values */
     PEFT__PLAN_SCORE,     /* -log p of every label */
+    PEFT__PLAN_MARKED,    /* logits at the rows that have a label */
+    PEFT__PLAN_FOLLOW,    /* -log p of what may follow the text in the cache */
     PEFT__PLAN_ENCODE,    /* encoder-decoder models: what the decoder reads of a text */
     PEFT__PLAN_DECODE,    /* and the decoder with a cache, one row a beam */
     PEFT__PLAN_COUNT
@@ -64,7 +68,7 @@ typedef struct peft__plan {
     float *seed_grad; /* PEFT_LOSS_HOST: where the host writes the gradient of the logits */
 } peft__plan;
 
-/* Keys and values of the sequence that is being generated. */
+/* Keys and values of the text that is being read or generated (reading.c). */
 typedef struct peft__generation {
     float *block;
     peft__kv_cache *caches; /* [layers] */
@@ -167,12 +171,38 @@ void peft__session_drop(peft_session *session, uint32_t adapter);
 void peft__session_forget_pass(peft_session *session);
 /* A whole forward pass of a plan that a batch is bound to, without dropout. */
 peft_status peft__session_run_forward(peft_session *session, peft__plan *plan);
+/* peft_session_eval() with the logits that the loss was made of (NULL where it has none): valid until the next call. */
+peft_status peft__session_eval(peft_session *session, const peft_batch *batch, double *out_loss, double *out_count,
+                               const peft__value **out_logits);
+/* logits.c: peft_session_logits() without the copy; `capacity` -1 = not checked. */
+peft_status peft__session_logits(peft_session *session, const peft_batch *batch, int32_t which, int64_t capacity,
+                                 const peft__value **out_logits);
 /* At the start of a call that computes: a wish to cancel that came while no step was under way is forgotten. */
 void peft__session_start(peft_session *session);
 
-/* ---- generate.c ------------------------------------------------------------------------------------------------ */
+/* ---- reading.c: a text in the cache of generation, and what may follow it ------------------------------------- */
 
 void peft__generation_free(peft_session *session);
+/* Do the active adapters allow a cache? If not, none of the functions below may be called. */
+bool peft__reading_possible(const peft_session *session);
+/* Empties the cache, with room for `rows` rows of text; `first`: about how many come at once at first. */
+peft_status peft__reading_begin(peft_session *session, int64_t rows, int64_t first);
+int64_t peft__reading_rows(const peft_session *session); /* of text that the cache has */
+void peft__reading_keep(peft_session *session, int64_t rows); /* forgets what comes after the first `rows` rows */
+/* Reads on; ids are those of the vocabulary and there is room for them. out_logits (may be NULL) gets the logits [vocab]
+ * after the last one, valid until the next call; count > 0. */
+peft_status peft__reading_put(peft_session *session, const int32_t *ids, int64_t count, const float **out_logits);
+/* -log p of each of several continuations of what was read: ids [offsets[s], offsets[s + 1]), at least one each. All are
+ * scored together and the cache stays as it is. `logits` are those that reading gave last. */
+peft_status peft__reading_follow(peft_session *session, const float *logits, const int32_t *ids, const int32_t *offsets,
+                                 int64_t sequences, double *out_nll);
+
+/* ---- generate.c ------------------------------------------------------------------------------------------------ */
+
+/* peft_session_generate(), where the cache may have been `begun`: it has room for all and holds a part of the prompt. */
+peft_status peft__session_generate(peft_session *session, bool begun, const int32_t *prompt_ids, int64_t prompt_count,
+                                   const peft_generate_options *options, int32_t *out_ids, int64_t capacity,
+                                   int64_t *out_count);
 
 /* ---- generate_seq2seq.c ---------------------------------------------------------------------------------------- */
 

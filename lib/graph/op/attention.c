@@ -1,7 +1,7 @@
 /* attention.c: softmax attention over ragged sequences; kernel/attention.h has the arithmetic of a tile.
  *
  * Forward    one tile per (block of 64 queries, head). With a cache, a first phase appends the batch's keys and values
- * to it. Backward   one tile per (sequence of keys, head) and phase p = keys [512 p, 512 p + 512): it walks all queries
+ * to it, unless sequences branch off what it holds. Backward   one tile per (sequence of keys, head) and phase p = keys [512 p, 512 p + 512): it walks all queries
  * that see them and owns dq, dk and dv there, so that the sums over phases have one order and memory stays linear in
  * the length. Where heads share keys, or a prefix or bias is shared by all sequences, tiles write to slots of their own
  * and a last phase adds these up in order.
@@ -35,8 +35,11 @@ static int64_t length_of(const peft__rows *rows, int64_t sequence) {
 static bool is_stored(const peft__node *node) {
     return node->in[IN_K] == NULL;
 }
+static bool branches(const peft__node *node) {
+    return attr_of(node)->config.cache != NULL && attr_of(node)->config.branches;
+}
 static bool appends(const peft__node *node) {
-    return attr_of(node)->config.cache != NULL && !is_stored(node);
+    return attr_of(node)->config.cache != NULL && !is_stored(node) && !branches(node);
 }
 
 /* Which sequence of keys a sequence of queries reads. */
@@ -223,7 +226,7 @@ static peft__attention_keys own_keys(const peft__node *node, int64_t head, int64
     const peft__value *k = node->in[IN_K], *v = node->in[IN_V];
     const int64_t column = head / a->group * a->config.head_dim;
     peft__attention_keys keys = {.masked = true};
-    if (a->config.cache != NULL) {
+    if (a->config.cache != NULL && !branches(node)) {
         const int64_t width = a->config.kv_heads * a->config.head_dim, row = sequence * a->cache.max_rows;
         keys.k = a->cache.keys + row * width + column;
         keys.v = a->cache.values + row * width + column;
@@ -240,6 +243,19 @@ static peft__attention_keys own_keys(const peft__node *node, int64_t head, int64
     return keys;
 }
 
+/* What all sequences branch off. */
+static peft__attention_keys shared_keys(const peft__node *node, int64_t head) {
+    const attention *a = attr_of(node);
+    if (!branches(node)) return (peft__attention_keys){0};
+    const int64_t column = head / a->group * a->config.head_dim, width = a->config.kv_heads * a->config.head_dim;
+    return (peft__attention_keys){.k = a->cache.keys + column,
+                                  .v = a->cache.values + column,
+                                  .ldk = width,
+                                  .ldv = width,
+                                  .count = a->cache.used[0],
+                                  .masked = true};
+}
+
 static void forward_tile(const peft__node *node, uint32_t tile, const peft__run *run) {
     const attention *a = attr_of(node);
     const peft__rows *queries = node->in[IN_Q]->rows;
@@ -253,12 +269,14 @@ static void forward_tile(const peft__node *node, uint32_t tile, const peft__run 
     const int64_t head = index % a->config.heads, block = blocks - 1 - index / a->config.heads;
     const int64_t first = block * PEFT__ATTENTION_QUERIES;
     const int64_t count = peft__min_i64(PEFT__ATTENTION_QUERIES, length_of(queries, sequence) - first);
-    const int64_t before = appends(node) ? a->cache.used[sequence] : 0;
+    const int64_t before = branches(node) ? a->cache.used[0] : appends(node) ? a->cache.used[sequence] : 0;
 
     peft__attention_tile t = start_tile(node, head, run);
     set_queries(node, head, queries->offsets[sequence] + first, count, before + first, &t);
     t.keys[0] = prefix_keys(node, head);
-    t.keys[1] = own_keys(node, head, key_sequence(node, run->batch, sequence));
+    t.keys[1] = shared_keys(node, head);
+    t.keys[2] = own_keys(node, head, key_sequence(node, run->batch, sequence));
+    t.keys[2].position = branches(node) ? before : 0;
     peft__kernels_for(run->cpu)->attention_forward(&t);
 }
 
