@@ -44,6 +44,10 @@ typedef struct peft_batch {
     const int32_t *image_grids;       /**< [B, 2] optional: rows and columns of the patches of each image; default: the model's own grid, else a square */
     const int32_t *start_positions;   /**< [B] optional: first row of the answer inside each sequence, -100 = none (question answering) */
     const int32_t *end_positions;     /**< [B] optional: last row of the answer */
+    int64_t questions;                /**< sequences that are answers to choose among: how many questions they belong to; 0 = none. sequence_labels are then
+                                           one a question: which of its answers is right, counted from 0 */
+    const int32_t *choice_offsets;    /**< [questions + 1] with questions: first sequence of each question's answers. Encoder-decoder models need neither: their
+                                           questions are the main sequences, and decoder_source says whose answer a decoder sequence is */
 } peft_batch;
 
 PEFT_API void peft_batch_init_sized(peft_batch *batch, uint32_t size);

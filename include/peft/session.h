@@ -28,8 +28,9 @@ extern "C" {
 enum {
     PEFT_LOSS_TASK = 0, /**< the one that belongs to the model's task (default) */
     PEFT_LOSS_HOST = 1, /**< none: the host reads logits and writes their gradient (peft_session_output / _output_grad) */
-    PEFT_LOSS_TFEW = 2  /**< T-Few's three losses over several answers an example (encoder-decoder models): decoder_source says whose answer a decoder
-                             sequence is, sequence_labels which of its answers is right, counted from 0 in their order. Counts examples */
+    PEFT_LOSS_TFEW = 2  /**< T-Few's three losses over several answers a question. Encoder-decoder models: decoder_source says whose answer a decoder
+                             sequence is. Causal models: choice_offsets say it, labels are on the answers. sequence_labels: which of its answers is right,
+                             counted from 0 in their order. Counts questions */
 };
 
 typedef struct peft_session_options {
@@ -117,6 +118,14 @@ PEFT_API PEFT_NODISCARD peft_status peft_session_logits(peft_session *session, c
  *  to a question by out_nll / out_tokens is how T-Few classifies; for causal models an answer's sequence is question and answer, with labels on the answer. */
 PEFT_API PEFT_NODISCARD peft_status peft_session_score(peft_session *session, const peft_batch *batch, double *out_nll, int64_t *out_tokens,
                                                        int64_t capacity, int64_t *out_count);
+
+/** Rank classification: which of its answers the model finds most likely for each question of the batch (PEFT_LOSS_TFEW says how a batch has questions and
+ *  answers; it need not be the session's loss), that is which has the smallest sum of -log p divided by its number of tokens to the power
+ *  `length_penalty` (1 as in T-Few; 0 = the sum itself); of equals the first. The encoder reads a question once, however many answers there are.
+ *  `out_choices` and `out_losses` (either may be NULL) have room for `capacity` questions: the answer's number, and the cross entropy over the question's
+ *  answers with those quotients as -logits (NaN where sequence_labels does not say which is right). Source: Liu et al. 2022, section 3.2. */
+PEFT_API PEFT_NODISCARD peft_status peft_session_rank(peft_session *session, const peft_batch *batch, float length_penalty, int32_t *out_choices,
+                                                      double *out_losses, int64_t capacity, int64_t *out_count);
 
 /** The outputs of the last forward pass of a PEFT_LOSS_HOST session: a view of [rows, cols] floats, valid until the next call; and the place where
  *  the host writes the gradient of its loss before backward. */

@@ -51,6 +51,11 @@ static peft_status check_range(peft_context *ctx, const char *name, const int32_
     return PEFT_OK;
 }
 
+/* sequence_labels are one each. */
+static int64_t question_count(const peft_batch *b) {
+    return b->questions > 0 ? b->questions : b->sequences;
+}
+
 static peft_status check_decoder(peft_context *ctx, const peft_batch *b, const peft__batch_limits *limits,
                                  int64_t *counted) {
     if (b->decoder_rows == 0 && b->decoder_sequences == 0) return PEFT_OK;
@@ -66,26 +71,57 @@ static peft_status check_decoder(peft_context *ctx, const peft_batch *b, const p
     return PEFT_OK;
 }
 
-/* Several answers an example: each has a label on some row, and the right one is among an example's. */
-static peft_status check_choices(peft_context *ctx, const peft_batch *b) {
-    if (b->sequence_labels == NULL)
+/* Answers to questions: every question has some, one after another. */
+static peft_status check_questions(peft_context *ctx, const peft_batch *b) {
+    if (b->questions == 0 && b->choice_offsets == NULL) return PEFT_OK;
+    if (b->questions < 1 || b->questions > b->sequences || b->choice_offsets == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "questions and choice_offsets are given together, found %lld questions%s",
+                          (long long)b->questions, b->choice_offsets == NULL ? " and no choice_offsets" : "");
+    if (b->decoder_sequences > 0)
+        return peft__fail(ctx, PEFT_E_ARG, "choice_offsets are for models without an encoder: decoder_source says "
+                                           "which question a decoder sequence answers");
+    const int32_t *first = b->choice_offsets;
+    for (int64_t q = 0; q < b->questions; q++)
+        if (first[q + 1] <= first[q] || first[q + 1] > b->sequences || first[0] != 0)
+            return peft__fail(ctx, PEFT_E_ARG,
+                              "choice_offsets rise strictly from 0 to %lld sequences, found %d and %d at question %lld",
+                              (long long)b->sequences, first[q], first[q + 1], (long long)q);
+    if (first[b->questions] != b->sequences)
+        return peft__fail(ctx, PEFT_E_ARG, "choice_offsets[%lld] is the number of sequences, %lld, found %d",
+                          (long long)b->questions, (long long)b->sequences, first[b->questions]);
+    return PEFT_OK;
+}
+
+/* Does a sequence have a label that is learnt? A stream that is shifted learns from the second on. */
+static bool any_label(const int32_t *labels, int32_t first, int32_t end) {
+    for (int32_t r = first; r < end; r++)
+        if (labels[r] != PEFT_IGNORE_LABEL) return true;
+    return false;
+}
+
+/* Several answers a question: each has a label on some row, and the right one is among a question's. */
+peft_status peft__batch_check_choices(peft_context *ctx, const peft_batch *b, bool need_right) {
+    const bool decoder = b->decoder_sequences > 0;
+    const int32_t *labels = decoder ? b->decoder_labels : b->labels;
+    const int32_t *offsets = decoder ? b->decoder_offsets : b->offsets;
+    const int64_t answers = decoder ? b->decoder_sequences : b->sequences, questions = question_count(b);
+    if (!decoder && b->questions == 0)
+        return peft__fail(ctx, PEFT_E_ARG, "answers to choose among need peft_batch.choice_offsets");
+    if (need_right && b->sequence_labels == NULL)
         return peft__fail(ctx, PEFT_E_ARG, "the losses of T-Few read which answer is right from sequence_labels");
-    if (b->decoder_labels == NULL) return peft__fail(ctx, PEFT_E_ARG, "peft_batch.decoder_labels is missing");
-    for (int64_t c = 0; c < b->decoder_sequences; c++) {
-        bool any = false;
-        for (int32_t r = b->decoder_offsets[c]; r < b->decoder_offsets[c + 1]; r++)
-            any = any || b->decoder_labels[r] != PEFT_IGNORE_LABEL;
-        if (!any)
-            return peft__fail(ctx, PEFT_E_ARG, "answer %lld has no label: all its decoder_labels are -100",
-                              (long long)c);
-    }
-    for (int64_t e = 0; e < b->sequences; e++) {
-        int64_t answers = 0;
-        for (int64_t c = 0; c < b->decoder_sequences; c++)
-            answers += (b->decoder_source != NULL ? b->decoder_source[c] : c) == e;
-        if (b->sequence_labels[e] != PEFT_IGNORE_LABEL && b->sequence_labels[e] >= answers)
-            return peft__fail(ctx, PEFT_E_ARG, "sequence_labels[%lld] is %d, the example has %lld answers",
-                              (long long)e, b->sequence_labels[e], (long long)answers);
+    if (labels == NULL)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_batch.%s is missing", decoder ? "decoder_labels" : "labels");
+    for (int64_t c = 0; c < answers; c++)
+        if (!any_label(labels, offsets[c] + (decoder ? 0 : 1), offsets[c + 1]))
+            return peft__fail(ctx, PEFT_E_ARG, "answer %lld has no label: all its %s are -100", (long long)c,
+                              decoder ? "decoder_labels" : "labels after the first");
+    for (int64_t q = 0; q < questions && b->sequence_labels != NULL; q++) {
+        int64_t own = decoder ? 0 : b->choice_offsets[q + 1] - b->choice_offsets[q];
+        for (int64_t c = 0; decoder && c < answers; c++)
+            own += (b->decoder_source != NULL ? b->decoder_source[c] : c) == q;
+        if (b->sequence_labels[q] != PEFT_IGNORE_LABEL && (b->sequence_labels[q] < 0 || b->sequence_labels[q] >= own))
+            return peft__fail(ctx, PEFT_E_ARG, "sequence_labels[%lld] is %d, the question has %lld answers",
+                              (long long)q, b->sequence_labels[q], (long long)own);
     }
     return PEFT_OK;
 }
@@ -124,12 +160,16 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     int64_t counted = 0;
     PEFT_TRY(
         check_range(ctx, "labels", b->labels, b->rows, 0, classes ? limits->labels : limits->vocab, true, &counted));
-    PEFT_TRY(check_range(ctx, "sequence_labels", b->sequence_labels, b->sequences, 0,
-                         limits->choices ? peft__max_i64(b->decoder_sequences, 1) : limits->labels, true, &counted));
+    PEFT_TRY(check_questions(ctx, b));
+    /* Numbers of answers are checked with the answers. */
+    const bool numbers = limits->choices || b->questions > 0 || limits->task == PEFT_TASK_SEQ_2_SEQ_LM;
+    PEFT_TRY(check_range(ctx, "sequence_labels", b->sequence_labels, question_count(b), 0,
+                         numbers ? peft__max_i64(b->decoder_sequences + b->sequences, 1) : limits->labels, true,
+                         &counted));
     PEFT_TRY(check_range(ctx, "start_positions", b->start_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_range(ctx, "end_positions", b->end_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_decoder(ctx, b, limits, &counted));
-    if (limits->choices && limits->need_labels) PEFT_TRY(check_choices(ctx, b));
+    if (limits->choices && limits->need_labels) PEFT_TRY(peft__batch_check_choices(ctx, b, true));
     if (limits->need_labels && limits->targets && b->sequence_targets == NULL)
         return peft__fail(ctx, PEFT_E_ARG,
                           "the model's problem_type is regression or several labels: the batch needs sequence_targets");
@@ -160,7 +200,7 @@ static size_t list_arrays(const peft_batch *b, copy_plan plans[COPIES]) {
         FIELD(token_type_ids, b->rows),
         FIELD(labels, b->rows),
         FIELD(features, b->rows * b->feature_cols),
-        FIELD(sequence_labels, b->sequences),
+        FIELD(sequence_labels, question_count(b)),
         FIELD(sequence_targets, b->sequences * b->target_cols),
         FIELD(mask_positions, b->sequences),
         FIELD(adapter_ids, b->sequences),
@@ -172,6 +212,7 @@ static size_t list_arrays(const peft_batch *b, copy_plan plans[COPIES]) {
         FIELD(start_positions, b->sequences),
         FIELD(end_positions, b->sequences),
         FIELD(image_grids, 2 * b->sequences),
+        FIELD(choice_offsets, b->questions + 1),
     };
     size_t count = 0;
     for (size_t i = 0; i < PEFT_COUNT(all); i++)
@@ -222,7 +263,7 @@ peft_status peft__batch_store_reserve(peft_context *ctx, peft__batch_store *stor
     const size_t sequence = rounded((size_t)(capacity->sequences + 1) * sizeof(int32_t));
     const size_t decoder_row = rounded((size_t)capacity->decoder_rows * sizeof(int32_t));
     const size_t decoder_sequence = rounded((size_t)(capacity->decoder_sequences + 1) * sizeof(int32_t));
-    return reserve(ctx, store, 5 * row + 6 * sequence + 2 * decoder_row + 2 * decoder_sequence);
+    return reserve(ctx, store, 5 * row + 7 * sequence + 2 * decoder_row + 2 * decoder_sequence);
 }
 
 void peft__batch_store_free(peft__batch_store *store) {

@@ -166,8 +166,10 @@ static peft_status make_session(peft_context *ctx, peft_model *model, peft_adapt
     peft_session_options_init(&chosen);
     PEFT_TRY(peft__options_copy(ctx, &chosen, sizeof chosen, options, sizeof chosen, "peft_session_options"));
     PEFT_TRY(check_options(ctx, &chosen));
-    if (chosen.loss == PEFT_LOSS_TFEW && peft__model_task(model) != PEFT_TASK_SEQ_2_SEQ_LM)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "the losses of T-Few need an encoder-decoder model");
+    if (chosen.loss == PEFT_LOSS_TFEW && peft__model_task(model) != PEFT_TASK_SEQ_2_SEQ_LM &&
+        peft__model_task(model) != PEFT_TASK_CAUSAL_LM)
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
+                          "the losses of T-Few need an encoder-decoder or a causal language model");
     adapter_set set;
     PEFT_TRY(make_set(ctx, model, adapters, count, &set));
     peft_session *session = peft__alloc_zero(ctx->mem, sizeof *session);

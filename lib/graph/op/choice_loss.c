@@ -1,5 +1,5 @@
 /* choice_loss.c: the losses of T-Few (Liu et al. 2022, section 3.2) over several answers an example, of which one is
- * right.
+ * right. An answer is a sequence of the decoder, or of a causal model (question and answer, with labels on the answer).
  *
  *   language model    mean of -log p over the tokens of right answers
  *   unlikelihood      sum of -log(1 - p + 0.01) over all places / number of tokens of wrong answers, where places of
@@ -32,14 +32,33 @@ static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     return 1;
 }
 
+static int64_t answer_count(const peft_batch *batch) {
+    return batch->questions > 0 ? batch->sequences : batch->decoder_sequences;
+}
+
+static int64_t example_count(const peft_batch *batch) {
+    return batch->questions > 0 ? batch->questions : batch->sequences;
+}
+
 static int64_t example_of(const peft_batch *batch, int64_t answer) {
+    if (batch->questions > 0) {
+        int64_t low = 0, high = batch->questions; /* the last question that begins at or before the answer */
+        while (high - low > 1) {
+            const int64_t middle = low + (high - low) / 2;
+            if (batch->choice_offsets[middle] <= answer)
+                low = middle;
+            else
+                high = middle;
+        }
+        return low;
+    }
     return batch->decoder_source != NULL ? batch->decoder_source[answer] : answer;
 }
 
 /* Which answer of the batch is the right one of an example; -1: the example does not count. */
 static int64_t right_answer(const peft_batch *batch, int64_t example) {
     int64_t left = batch->sequence_labels != NULL ? batch->sequence_labels[example] : PEFT_IGNORE_LABEL;
-    for (int64_t c = 0; left >= 0 && c < batch->decoder_sequences; c++)
+    for (int64_t c = 0; left >= 0 && c < answer_count(batch); c++)
         if (example_of(batch, c) == example && left-- == 0) return c;
     return -1;
 }
@@ -59,10 +78,12 @@ typedef struct totals {
 static totals count(const peft__rows *rows, const peft_batch *batch) {
     totals t = {0};
     int64_t longest = 0, answers = 0;
-    for (int64_t e = 0; e < batch->sequences; e++) t.examples += right_answer(batch, e) >= 0;
+    for (int64_t e = 0; e < example_count(batch); e++) t.examples += right_answer(batch, e) >= 0;
     for (int64_t c = 0; c < rows->sequences; c++) {
         const int64_t right = right_answer(batch, example_of(batch, c));
-        longest = peft__max_i64(longest, batch->decoder_offsets[c + 1] - batch->decoder_offsets[c]);
+        const int64_t places =
+            batch->questions > 0 ? tokens_of(rows, c) : batch->decoder_offsets[c + 1] - batch->decoder_offsets[c];
+        longest = peft__max_i64(longest, places);
         answers += right >= 0;
         if (right == c)
             t.right_tokens += tokens_of(rows, c);
@@ -77,9 +98,9 @@ static totals count(const peft__rows *rows, const peft_batch *batch) {
 static double score_sum(const peft__node *node, const peft_batch *batch, int64_t example) {
     double top = -INFINITY, sum = 0.0;
     const float *scores = node->out[OUT_SCORES]->data;
-    for (int64_t c = 0; c < batch->decoder_sequences; c++)
+    for (int64_t c = 0; c < answer_count(batch); c++)
         if (example_of(batch, c) == example) top = fmax(top, (double)scores[c]);
-    for (int64_t c = 0; c < batch->decoder_sequences; c++)
+    for (int64_t c = 0; c < answer_count(batch); c++)
         if (example_of(batch, c) == example) sum += exp((double)scores[c] - top);
     return top + log(sum);
 }
@@ -106,7 +127,7 @@ static void forward(const peft__node *node, const peft_batch *batch) {
         if (right == c) right_sum += sum;
     }
     if (t.wrong_tokens > 0) unlikely -= (double)(t.places - seen) * log(1.0 - exp(-100.0) + margin);
-    for (int64_t e = 0; e < batch->sequences; e++) {
+    for (int64_t e = 0; e < example_count(batch); e++) {
         const int64_t right = right_answer(batch, e);
         if (right >= 0) choice += score_sum(node, batch, e) - (double)scores[right];
     }
@@ -156,9 +177,6 @@ static const peft__op choice_loss_op = {
 peft__value *peft__op_choice_loss(peft__graph *g, peft__value *nll) {
     if (nll == NULL || peft__graph_failed(g)) return NULL;
     if (!peft__value_check(g, "choice loss", "losses of rows", nll, NULL, 1)) return NULL;
-    if (!peft__rows_in_decoder(nll->rows))
-        return peft__graph_fail(g, peft__fail(peft__graph_context(g), PEFT_E_UNSUPPORTED,
-                                              "choice loss: the answers are sequences of a decoder"));
     peft__rows *answers = peft__rows_pick(g, nll->rows, 0);
     peft__value *out[OUT_COUNT] = {peft__value_new(g, peft__rows_fixed(g, 1), 2, "loss"),
                                    answers == NULL ? NULL : peft__value_new(g, answers, 1, "scores of answers")};
