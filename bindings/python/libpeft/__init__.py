@@ -23,12 +23,13 @@ from ._lib import lib as _library
 from .adapter import Adapter
 from .context import Context
 from .dataset import Batch, Dataset
+from .image import ImageBatch, ImageProcessor
 from .model import Model
 from .optimizer import Optimizer, Schedule, Unfreezing
 from .session import Session
 from .tokenizer import Tokenizer
 
 __version__ = _library.peft_version_string().decode()
-__all__ = ["Adapter", "Batch", "Context", "Dataset", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "Unfreezing", "metrics", "PeftError", "AbiError",
+__all__ = ["Adapter", "Batch", "Context", "Dataset", "ImageBatch", "ImageProcessor", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "Unfreezing", "metrics", "PeftError", "AbiError",
            "ArgumentError", "CallbackError", "CancelledError", "FileError", "FormatError", "LimitError", "MismatchError", "NonFiniteError",
            "OutOfMemoryError", "StateError", "UnsupportedError"]

@@ -39,6 +39,13 @@ class Model(Handle):
         return {name: decode(value) if isinstance(value, bytes) else value for name, value in result.items()}
 
     @property
+    def image_info(self):
+        """Vision models: the pictures and patches that it reads, as a dictionary."""
+        info = new_struct(_abi.ImageInfo)
+        call(self._context, "peft_model_image_info", self._context.handle, self.handle, ctypes.byref(info))
+        return {name: getattr(info, name) for name, *_ in info._fields_ if name != "struct_size"}
+
+    @property
     def config(self):
         """The configuration in Hugging Face's spelling."""
         return json.loads(decode(lib.peft_model_config(self.handle)))
