@@ -33,7 +33,10 @@ void peft__arena_init(peft__arena *arena, peft__mem *mem) {
 
 void *peft__arena_alloc(peft__arena *arena, size_t size) {
     size_t need;
-    if (!peft__add_size(peft__max_size(size, 1), ITEM_ALIGN - 1, &need)) return NULL;
+    if (!peft__add_size(peft__max_size(size, 1), ITEM_ALIGN - 1, &need)) {
+        arena->failed = true;
+        return NULL;
+    }
     need &= ~(ITEM_ALIGN - 1);
 
     peft__arena_block *block = arena->blocks;
@@ -41,7 +44,10 @@ void *peft__arena_alloc(peft__arena *arena, size_t size) {
         const size_t grown = block == NULL ? FIRST_BLOCK : peft__min_size(block->capacity * 2, LARGEST_BLOCK);
         const bool alone = block != NULL && need > grown / 2;
         peft__arena_block *fresh = block_create(arena->mem, alone ? need : peft__max_size(grown, need));
-        if (fresh == NULL) return NULL;
+        if (fresh == NULL) {
+            arena->failed = true;
+            return NULL;
+        }
         if (alone) {
             fresh->next = block->next;
             block->next = fresh;
@@ -89,4 +95,5 @@ void peft__arena_free(peft__arena *arena) {
         block = next;
     }
     arena->blocks = NULL;
+    arena->failed = false;
 }

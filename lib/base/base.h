@@ -69,6 +69,7 @@ void peft__mem_freeze(peft__mem *mem, bool on);
 typedef struct peft__arena {
     peft__mem *mem;
     struct peft__arena_block *blocks;
+    bool failed; /* some allocation did: for callers of functions whose NULL may also mean "there is none" */
 } peft__arena;
 
 void peft__arena_init(peft__arena *arena, peft__mem *mem);

@@ -63,6 +63,7 @@ static peft_status add_pair(writing *w, const peft__lora_layer *layer) {
     const int64_t in = module->in, out = module->out, rank = peft__lora_rank(layer);
     const size_t a_floats = (size_t)(rank * in), b_floats = (size_t)(rank * out);
     char *name = file_name(model, &w->arena, module);
+    if (w->arena.failed) return peft__fail_nomem(ctx, 256, DOING);
     if (name == NULL || module->tied_to != NULL)
         return peft__fail(
             ctx, PEFT_E_UNSUPPORTED,
@@ -246,6 +247,10 @@ static peft_status find_pairs(reading *r) {
     for (uint32_t i = 0; status >= 0 && i < modules; i++) {
         const peft__module *module = peft__model_module_at(r->model, i);
         const char *name = module->tied_to == NULL ? file_name(r->model, &r->arena, module) : NULL;
+        if (r->arena.failed) {
+            status = peft__fail_nomem(r->ctx, 256, DOING);
+            break;
+        }
         if (name == NULL || (module->kind != PEFT_MODULE_LINEAR && module->kind != PEFT_MODULE_CONV1D &&
                              module->kind != PEFT_MODULE_EMBEDDING))
             continue;

@@ -203,6 +203,7 @@ static peft_status resolve_weight(peft_context *ctx, peft_model *model, peft__mo
     char name[NAME_BYTES];
     (void)snprintf(name, sizeof name, module->kind == PEFT_MODULE_TABLE ? "%s" : "%s.weight", module->name);
     const peft__tensor *stored = claim_tensor(model, scratch, name);
+    if (scratch->failed) return peft__fail_nomem(ctx, sizeof name, "a tensor's name");
     *out_present = true;
     const peft__module *owner = module->tied_to;
     if (owner != NULL) {
@@ -269,6 +270,7 @@ static peft_status resolve_bias(peft_context *ctx, peft_model *model, peft__modu
         const peft__tensor *own = claim_tensor(model, scratch, name);
         if (own != NULL) stored = own;
     }
+    if (scratch->failed) return peft__fail_nomem(ctx, sizeof name, "a tensor's name");
     if (stored == NULL) {
         if ((module->flags & PEFT__MODULE_BIAS) != 0) return add_missing(ctx, missing, scratch, name);
         return PEFT_OK;

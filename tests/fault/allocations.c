@@ -75,11 +75,13 @@ static float *run(meter *m, const char *folder, size_t *out_bytes) {
     peft_context_options_init(&options);
     options.threads = 1;
     options.allocator = &allocator;
+    const peft_model_options model_options = world_model_options();
+    const peft_session_options session_options = world_session_options();
     RETRY(&w, peft_context_create(&options, &w.ctx));
-    RETRY(&w, peft_model_load(w.ctx, world_model_path(), NULL, &w.model));
+    RETRY(&w, peft_model_load(w.ctx, world_model_path(), &model_options, &w.model));
     RETRY(&w, peft_adapter_create(w.ctx, w.model, world_config(), 7, &w.adapter));
     RETRY(&w, peft_optimizer_create(w.ctx, w.adapter, NULL, &w.optimizer));
-    RETRY(&w, peft_session_create(w.ctx, w.model, &w.adapter, 1, NULL, &w.session));
+    RETRY(&w, peft_session_create(w.ctx, w.model, &w.adapter, 1, &session_options, &w.session));
     for (int step = 0; step < 2; step++) {
         RETRY(&w, peft_session_forward(w.session, &w.batch, &loss));
         RETRY(&w, peft_session_backward(w.session, 1.0f));
