@@ -74,6 +74,9 @@ void json_text(json_line *j, const char *key, const char *value); /* NULL value:
 void json_number(json_line *j, const char *key, double value);    /* not finite: null */
 void json_count(json_line *j, const char *key, int64_t value);
 void json_bool(json_line *j, const char *key, bool value);
+void json_open(json_line *j, const char *key); /* an object inside, until the close */
+void json_close(json_line *j);
+void json_raw(json_line *j, const char *key, const char *value); /* JSON as it is */
 const char *json_end(json_line *j); /* valid until the next begin; "" without memory */
 void json_free(json_line *j);
 bool json_find_number(const char *object, const char *key, double *out_value);
@@ -93,12 +96,16 @@ typedef struct run {
     peft_session_options session_options;
     char *output; /* folder */
     bool borrowed_model;
+    const char *labels_from; /* folder of an adapter whose classes the model is loaded for, or NULL */
+    float *class_weights;
 } run;
 
 enum { RUN_ADAPTER = 1, RUN_DATA = 2, RUN_VALIDATION = 4, RUN_SESSION = 8, RUN_OPTIMIZER = 16 };
 
 /* Takes RECIPE and key=value words from the arguments and makes what `parts` says. The model is always loaded. */
 int run_open(run *r, cli *c, args *a, uint32_t parts);
+/* The same for the classes of an adapter that is there: its folder, "" for output.dir, NULL for none. */
+int run_open_for(run *r, cli *c, args *a, uint32_t parts, const char *adapter);
 bool run_open_session(run *r, peft_adapter *adapter, peft_session **out_session);
 /* The same for a recipe that is open already (`r->c` and `r->recipe` are set, and `r->model` when it is another run's). */
 bool run_open_parts(run *r, uint32_t parts);
@@ -115,6 +122,20 @@ void run_print_plan(run *r, uint64_t total_steps);
 bool run_evaluate(run *r, peft_session *session, peft_dataset *data, int64_t most, double *out_loss, double *out_count);
 /* The chat template that an adapter's folder asks for (malloc), or NULL. */
 char *adapter_chat_template(const char *folder);
+
+/* ---- task.c: labelled tasks --------------------------------------------------------------------------------- */
+
+/* The recipe's model for the recipe's task: with as many outputs as the training data has classes where nothing else says how many. */
+bool run_open_model(run *r);
+/* train.class_weights into the session's options. */
+bool run_class_weights(run *r);
+/* What libpeft.json says of the classes of the training data. */
+void run_put_classes(const run *r, json_line *j);
+/* Goes through eval.max_batches of a data set. *out_evaluation stays as it is when interrupted. */
+bool run_measure(run *r, peft_session *session, peft_dataset *data, peft_evaluation **out_evaluation);
+double run_metric(const peft_evaluation *evaluation, const char *name); /* NAN: there is none of that name */
+/* Is eval.metric one of this task? */
+bool run_check_metric(const run *r, const peft_evaluation *evaluation);
 
 /* ---- text.c: prompts and continuations ---------------------------------------------------------------------- */
 
@@ -171,14 +192,27 @@ void interrupt_watch(peft_session *session);
 void interrupt_ignore(void);
 bool interrupted(void);
 
+/* ---- verify.c: what is said about files that were read back -------------------------------------------------- */
+
+/* Says how far logits are apart; false, after a complaint, when that is more than `allowed` times the largest (or 1). */
+bool cli_report_difference(cli *c, const peft_difference *found, double allowed, const char *path);
+/* An adapter's folder or GGUF file against the adapter in memory. */
+bool cli_verify_adapter(cli *c, peft_adapter *adapter, const char *path);
+/* What storing a model's weights in a type may cost its logits. */
+double cli_rounding_of(int32_t dtype);
+
 /* ---- commands ----------------------------------------------------------------------------------------------- */
 
 int command_train(cli *c, args *a);
 int command_eval(cli *c, args *a);
+int command_predict(cli *c, args *a);
 int command_generate(cli *c, args *a);
 int command_inspect(cli *c, args *a);
 int command_estimate(cli *c, args *a);
 int command_merge(cli *c, args *a);
+int command_export(cli *c, args *a);
+int command_import(cli *c, args *a);
+int command_combine(cli *c, args *a);
 int command_preview(cli *c, args *a);
 int command_recipe(cli *c, args *a);
 

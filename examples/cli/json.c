@@ -40,7 +40,7 @@ static void put_string(json_line *j, const char *text) {
 }
 
 static void put_key(json_line *j, const char *key) {
-    if (j->length > 1) put(j, ", ", 2);
+    if (j->length > 1 && j->text[j->length - 1] != '{') put(j, ", ", 2);
     put_string(j, key);
     put(j, ": ", 2);
 }
@@ -77,6 +77,20 @@ void json_count(json_line *j, const char *key, int64_t value) {
 void json_bool(json_line *j, const char *key, bool value) {
     put_key(j, key);
     put(j, value ? "true" : "false", value ? 4 : 5);
+}
+
+void json_open(json_line *j, const char *key) {
+    put_key(j, key);
+    put(j, "{", 1);
+}
+
+void json_close(json_line *j) {
+    put(j, "}", 1);
+}
+
+void json_raw(json_line *j, const char *key, const char *value) {
+    put_key(j, key);
+    put(j, value, strlen(value));
 }
 
 const char *json_end(json_line *j) {

@@ -7,13 +7,17 @@ static const char HELP[] =
     "usage: peft COMMAND ...\n"
     "\n"
     "  train RECIPE.yaml [key=value ...]   trains an adapter\n"
-    "  eval RECIPE.yaml [key=value ...]    loss on held-out data, with and without the adapter\n"
+    "  eval RECIPE.yaml [key=value ...]    loss and measures on held-out data, with and without the adapter\n"
+    "  predict RECIPE.yaml --input FILE    classes, tags, answers, hidden words of rows without labels\n"
     "  generate MODEL                      continues a text, or talks\n"
     "  inspect PATH                        what a model, adapter, tokenizer or tensor file holds\n"
     "  estimate RECIPE.yaml                memory and time of a run, measured on a few steps\n"
     "  preview RECIPE.yaml                 examples as the model sees them, learnt tokens marked\n"
     "  recipe RECIPE.yaml                  every value in effect and where it came from\n"
     "  merge MODEL ADAPTER --output DIR    a model with the adapter's changes in its weights\n"
+    "  combine MODEL ADAPTER ...           one adapter out of several\n"
+    "  export ADAPTER --model MODEL        an adapter for llama.cpp, or under today's names\n"
+    "  import LORA.gguf --model MODEL      an adapter of llama.cpp as a folder\n"
     "\n"
     "  peft COMMAND --help says more; peft --version\n"
     "Exit codes: 0 done, 1 failed, 2 wrong use, 130 interrupted.\n";
@@ -30,9 +34,10 @@ int main(int argc, char **argv) {
     static const struct {
         const char *name;
         int (*run)(cli *c, args *a);
-    } COMMANDS[] = {{"train", command_train},     {"eval", command_eval},         {"generate", command_generate},
+    } COMMANDS[] = {{"train", command_train},     {"eval", command_eval},         {"predict", command_predict},   {"generate", command_generate},
                     {"inspect", command_inspect}, {"estimate", command_estimate}, {"merge", command_merge},
-                    {"preview", command_preview}, {"recipe", command_recipe}};
+                    {"preview", command_preview}, {"recipe", command_recipe},     {"combine", command_combine},
+                    {"export", command_export},   {"import", command_import}};
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
         fputs(HELP, stdout);
         return EXIT_DONE;

@@ -35,12 +35,30 @@ const char *run_text(const run *r, const char *key) {
     return value;
 }
 
+static char *text_join(const char *front, const char *back) {
+    char *text = malloc(strlen(front) + strlen(back) + 1);
+    if (text == NULL) return NULL;
+    memcpy(text, front, strlen(front));
+    memcpy(text + strlen(front), back, strlen(back) + 1);
+    return text;
+}
+
 /* The recipe itself; complaints about it are its own. */
 static int open_recipe(run *r, args *a) {
     const char *path = args_next(a), *word;
-    const char **overrides = calloc((size_t)a->count + 1, sizeof *overrides);
+    const char **overrides = calloc((size_t)a->count + 3, sizeof *overrides);
     uint32_t count = 0;
     const uint32_t flags = args_flag(a, "--lenient") ? PEFT_RECIPE_LENIENT : PEFT_RECIPE_STRICT;
+    const char *bad_rows = args_text(a, "--on-bad-row");
+    /* The folder of an adapter holds its recipe. */
+    char *inside = path != NULL ? path_join(path, "recipe.yaml") : NULL, *output = NULL, *skips = NULL;
+    if (inside != NULL && file_exists(inside) && overrides != NULL) {
+        output = text_join("output.dir=", path);
+        path = inside;
+        if (output != NULL) overrides[count++] = output;
+    }
+    if (bad_rows != NULL && overrides != NULL && (skips = text_join("data.on_bad_row=", bad_rows)) != NULL)
+        overrides[count++] = skips;
     while (overrides != NULL && (word = args_next(a)) != NULL) overrides[count++] = word;
     int code = EXIT_FAILED;
     peft_context_options options;
@@ -60,6 +78,9 @@ static int open_recipe(run *r, args *a) {
         code = EXIT_DONE;
     }
     free(overrides);
+    free(inside);
+    free(output);
+    free(skips);
     return code;
 }
 
@@ -120,12 +141,11 @@ bool run_open_session(run *r, peft_adapter *adapter, peft_session **out_session)
 
 bool run_open_parts(run *r, uint32_t parts) {
     cli *c = r->c;
-    const char *model = run_text(r, "model");
-    if (model == NULL) {
+    if (run_text(r, "model") == NULL) {
         fprintf(stderr, "peft: the recipe names no model: set model to a folder or a .gguf file\n");
         return false;
     }
-    if (r->model == NULL && peft_model_load(c->context, model, NULL, &r->model) < 0) return cli_fail(c, NULL);
+    if (r->model == NULL && !run_open_model(r)) return false;
     if ((parts & RUN_ADAPTER) != 0 && peft_adapter_create(c->context, r->model, peft_recipe_adapter_config(r->recipe),
                                                           (uint64_t)run_int(r, "train.seed"), &r->adapter) < 0)
         return cli_fail(c, NULL);
@@ -134,6 +154,7 @@ bool run_open_parts(run *r, uint32_t parts) {
     peft_session_options_init(&r->session_options);
     if (peft_recipe_session_options(r->recipe, &r->session_options) < 0) return false;
     if (r->train != NULL) r->session_options.max_rows = largest_batch(r);
+    if (r->train != NULL && !run_class_weights(r)) return false;
     if ((parts & RUN_SESSION) != 0 && !run_open_session(r, r->adapter, &r->session)) return false;
     if ((parts & RUN_OPTIMIZER) != 0) {
         peft_optimizer_options options;
@@ -144,8 +165,8 @@ bool run_open_parts(run *r, uint32_t parts) {
     return true;
 }
 
-int run_open(run *r, cli *c, args *a, uint32_t parts) {
-    *r = (run){.c = c};
+int run_open_for(run *r, cli *c, args *a, uint32_t parts, const char *adapter) {
+    *r = (run){.c = c, .labels_from = adapter};
     c->json = args_flag(a, "--json") || c->json;
     c->quiet = args_flag(a, "--quiet") || c->quiet;
     const int code = open_recipe(r, a);
@@ -153,7 +174,12 @@ int run_open(run *r, cli *c, args *a, uint32_t parts) {
     if (!cli_start(c, (uint32_t)run_int(r, "train.threads"), (uint64_t)run_int(r, "train.memory_limit_mb") * 1000000u))
         return EXIT_FAILED;
     r->output = text_copy(run_text(r, "output.dir"));
+    if (adapter != NULL && adapter[0] == '\0') r->labels_from = r->output;
     return r->output != NULL && run_open_parts(r, parts) ? EXIT_DONE : EXIT_FAILED;
+}
+
+int run_open(run *r, cli *c, args *a, uint32_t parts) {
+    return run_open_for(r, c, a, parts, NULL);
 }
 
 void run_close_parts(run *r) {
@@ -169,6 +195,8 @@ void run_close_parts(run *r) {
     r->train = r->validation = NULL;
     r->adapter = NULL;
     r->model = NULL;
+    free(r->class_weights);
+    r->class_weights = NULL;
 }
 
 void run_close(run *r) {

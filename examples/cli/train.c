@@ -19,15 +19,17 @@ static const char HELP[] = "usage: peft train RECIPE.yaml [key=value ...] [--qui
                            "\n"
                            "Ctrl-C ends the step, leaves a checkpoint and exits with 130; go on with "
                            "output.resume=auto. With validation data, training stops when\n"
-                           "the validation loss has not fallen eval.patience times in a row (eval.early_stopping=false "
-                           "turns that off) and the best adapter is kept.\n"
+                           "eval.metric (the loss, unless said otherwise) has not become better eval.patience times in "
+                           "a row (eval.early_stopping=false turns that off)\nand the best adapter is kept.\n"
                            "Keys: docs/recipes.md\n";
 
 /* Where a run stands, beyond what the library's checkpoint holds. */
 typedef struct state {
     uint64_t step, total;
     uint64_t epoch, batch;           /* of the data at the start of the next step */
-    double validation, best, before; /* losses; NAN = not known */
+    double validation, before;       /* losses; NAN = not known */
+    double score, best, score_before; /* eval.metric of the last, the best, the first evaluation; likewise */
+    double best_loss;
     int64_t bad_evaluations, skipped, watchdog;
     double tokens, seconds;
 } state;
@@ -39,6 +41,7 @@ typedef struct trainer {
     progress p;
     json_line line;
     char *checkpoint, *best;
+    const char *metric; /* that decides which adapter is the best */
     uint64_t eval_every, save_every;
     peft_schedule schedule;
     peft_unfreezing unfreezing;
@@ -66,7 +69,10 @@ static bool save_checkpoint(trainer *t) {
     json_text(j, "recipe", hash);
     json_number(j, "loss_before", t->s.before);
     json_number(j, "validation", t->s.validation);
+    json_number(j, "score", t->s.score);
+    json_number(j, "score_before", t->s.score_before);
     json_number(j, "best", t->s.best);
+    json_number(j, "best_loss", t->s.best_loss);
     json_count(j, "bad_evaluations", t->s.bad_evaluations);
     json_number(j, "tokens", t->s.tokens);
     json_number(j, "seconds", t->s.seconds);
@@ -111,7 +117,10 @@ static bool resume(trainer *t) {
         t->s.batch = (uint64_t)found_number(text, "batch", 0.0);
         t->s.before = found_number(text, "loss_before", NAN);
         t->s.validation = found_number(text, "validation", NAN);
+        t->s.score = found_number(text, "score", NAN);
+        t->s.score_before = found_number(text, "score_before", NAN);
         t->s.best = found_number(text, "best", NAN);
+        t->s.best_loss = found_number(text, "best_loss", NAN);
         t->s.bad_evaluations = (int64_t)found_number(text, "bad_evaluations", 0.0);
         t->s.tokens = found_number(text, "tokens", 0.0);
         t->s.seconds = found_number(text, "seconds", 0.0);
@@ -123,29 +132,63 @@ static bool resume(trainer *t) {
 
 /* ---- evaluation and samples -------------------------------------------------------------------------------------- */
 
-static bool evaluate(trainer *t, bool is_first) {
-    double loss = NAN;
-    if (!run_evaluate(t->r, t->r->session, t->r->validation, run_int(t->r, "eval.max_batches"), &loss, NULL))
-        return false;
-    if (interrupted()) return true;
-    t->s.validation = loss;
-    if (is_first) t->s.before = loss;
-    history_add(&t->h, true, (double)t->s.step, loss);
+/* Is a value of eval.metric better than another? Anything is better than what is not known. */
+static bool is_better(const trainer *t, double score, double than) {
+    if (isnan(than)) return true;
+    return peft_metric_greater_is_better(t->metric) == 1 ? score > than : score < than;
+}
+
+/* The measures of an evaluation: on the screen where there are others than the loss, in the log all. */
+static void report_measures(trainer *t, const peft_evaluation *evaluation) {
+    char text[256];
+    size_t used = 0;
+    const char *name;
     json_begin(&t->line);
     json_text(&t->line, "event", "validation");
     json_count(&t->line, "step", (int64_t)t->s.step);
-    json_number(&t->line, "validation_loss", loss);
+    json_number(&t->line, "validation_loss", t->s.validation);
+    for (uint32_t i = 0; (name = peft_evaluation_metric_name(evaluation, i)) != NULL; i++) {
+        if (strcmp(name, "loss") == 0) break;
+        const double value = run_metric(evaluation, name);
+        json_number(&t->line, name, value);
+        if ((i < 2 || strcmp(name, t->metric) == 0) && used < sizeof text)
+            used += (size_t)snprintf(text + used, sizeof text - used, "  %s %.4f", name, value);
+    }
     const char *line = json_end(&t->line);
     history_log(&t->h, line);
     event(t, line);
-    if (is_first) return true;
-    if (!(loss >= t->s.best)) { /* also while best is not known */
-        t->s.best = loss;
-        t->s.bad_evaluations = 0;
-        return !t->stop_early || peft_adapter_save(t->r->adapter, t->best) >= 0 || cli_fail(t->r->c, t->best);
+    if (used == 0 || t->s.step == 0) return;
+    cli_clear_line(t->r->c);
+    cli_say(t->r->c, "%-11sstep %llu: held-out loss %.4f%s\n", "", (unsigned long long)t->s.step, t->s.validation,
+            text);
+}
+
+static bool evaluate(trainer *t, bool is_first) {
+    peft_evaluation *evaluation = NULL;
+    if (!run_measure(t->r, t->r->session, t->r->validation, &evaluation)) return false;
+    if (evaluation == NULL) return true; /* interrupted */
+    const bool known = run_check_metric(t->r, evaluation);
+    if (known) {
+        t->s.validation = run_metric(evaluation, "loss");
+        t->s.score = run_metric(evaluation, t->metric);
+        history_add(&t->h, true, (double)t->s.step, t->s.validation);
+        report_measures(t, evaluation);
     }
-    t->s.bad_evaluations++;
-    return true;
+    peft_evaluation_destroy(evaluation);
+    if (!known) return false;
+    if (is_first) {
+        t->s.before = t->s.validation;
+        t->s.score_before = t->s.score;
+        return true;
+    }
+    if (!is_better(t, t->s.score, t->s.best)) {
+        t->s.bad_evaluations++;
+        return true;
+    }
+    t->s.best = t->s.score;
+    t->s.best_loss = t->s.validation;
+    t->s.bad_evaluations = 0;
+    return !t->stop_early || peft_adapter_save(t->r->adapter, t->best) >= 0 || cli_fail(t->r->c, t->best);
 }
 
 static bool sample(trainer *t, const char *when) {
@@ -304,8 +347,9 @@ static bool loop(trainer *t) {
         t->s.skipped = 0;
         if (!after_step(t, &stats, tokens, now_seconds() - start)) return false;
         if (t->stop_early && t->s.bad_evaluations >= patience) {
-            cli_say(t->r->c, "stopped at step %llu: the validation loss has not fallen for %lld evaluations\n",
-                    (unsigned long long)t->s.step, (long long)patience);
+            cli_say(t->r->c, "stopped at step %llu: %s has not become better for %lld evaluations\n",
+                    (unsigned long long)t->s.step,
+                    strcmp(t->metric, "loss") == 0 ? "the validation loss" : t->metric, (long long)patience);
             break;
         }
     }
@@ -362,15 +406,19 @@ static bool save_notes(trainer *t) {
     json_text(j, "recipe_hash", recipe);
     json_count(j, "steps", (int64_t)t->s.step);
     json_number(j, "validation_loss", t->s.validation);
+    if (strcmp(t->metric, "loss") != 0) json_number(j, t->metric, t->s.score);
     json_text(j, "library", peft_version_string());
-    char *path = path_join(r->output, "libpeft.json");
-    const bool good = path != NULL && write_file(path, json_end(j));
+    run_put_classes(r, j);
+    char *path = path_join(r->output, "libpeft.json"), *recipe_path = path_join(r->output, "recipe.yaml");
+    const bool good = path != NULL && recipe_path != NULL && write_file(path, json_end(j)) &&
+                      write_file(recipe_path, peft_recipe_explain(r->recipe));
     free(path);
+    free(recipe_path);
     return good;
 }
 
 static bool take_best(trainer *t) {
-    if (!t->stop_early || !(t->s.best < t->s.validation)) return true;
+    if (!t->stop_early || isnan(t->s.best) || !is_better(t, t->s.best, t->s.score)) return true;
     run *r = t->r;
     peft_adapter *best = NULL;
     if (peft_adapter_load(r->c->context, r->model, t->best, &best) < 0) return cli_fail(r->c, t->best);
@@ -381,9 +429,10 @@ static bool take_best(trainer *t) {
     free(values);
     peft_adapter_destroy(best);
     if (!good) return cli_fail(r->c, "the best adapter");
-    cli_say(r->c, "keeping the adapter of the best evaluation (validation loss %.4f, last %.4f)\n", t->s.best,
-            t->s.validation);
-    t->s.validation = t->s.best;
+    cli_say(r->c, "keeping the adapter of the best evaluation (%s %.4f, last %.4f)\n",
+            strcmp(t->metric, "loss") == 0 ? "validation loss" : t->metric, t->s.best, t->s.score);
+    t->s.validation = t->s.best_loss;
+    t->s.score = t->s.best;
     return true;
 }
 
@@ -394,9 +443,15 @@ static bool finish(trainer *t) {
         return false;
     if (!take_best(t)) return false;
     if (peft_adapter_save(r->adapter, r->output) < 0) return cli_fail(r->c, NULL);
+    if (!cli_verify_adapter(r->c, r->adapter, r->output)) return false;
     if (!save_notes(t) || !sample(t, "after")) return false;
     char took[32], memory[32];
-    if (isfinite(t->s.before) && isfinite(t->s.validation))
+    if (strcmp(t->metric, "loss") != 0 && isfinite(t->s.score_before) && isfinite(t->s.score))
+        cli_say(r->c, "held-out %s %.4f before training, %.4f after (loss %.4f -> %.4f)\n", t->metric,
+                t->s.score_before, t->s.score, t->s.before, t->s.validation);
+    else if (isfinite(t->s.before) && isfinite(t->s.validation) && peft_dataset_label_count(r->train) > 0)
+        cli_say(r->c, "held-out loss %.4f before training, %.4f after\n", t->s.before, t->s.validation);
+    else if (isfinite(t->s.before) && isfinite(t->s.validation))
         cli_say(r->c, "held-out loss %.4f before training, %.4f after (perplexity %.2f -> %.2f)\n", t->s.before,
                 t->s.validation, exp(t->s.before), exp(t->s.validation));
     cli_say(r->c, "%llu steps in %s, %.0f tokens/s, peak memory %s; the adapter is in %s\n",
@@ -408,6 +463,11 @@ static bool finish(trainer *t) {
     json_count(&t->line, "step", (int64_t)t->s.step);
     json_number(&t->line, "held_out_before", t->s.before);
     json_number(&t->line, "held_out_after", t->s.validation);
+    if (strcmp(t->metric, "loss") != 0) {
+        json_text(&t->line, "metric", t->metric);
+        json_number(&t->line, "metric_before", t->s.score_before);
+        json_number(&t->line, "metric_after", t->s.score);
+    }
     json_number(&t->line, "seconds", t->s.seconds);
     json_number(&t->line, "tokens", t->s.tokens);
     json_count(&t->line, "memory", (int64_t)peak_memory());
@@ -429,7 +489,9 @@ static bool plot(const trainer *t) {
 static bool prepare(trainer *t) {
     run *r = t->r;
     const int64_t batches = peft_dataset_batches(r->train), parts = run_int(r, "train.gradient_accumulation_steps");
-    t->s = (state){.total = peft_recipe_total_steps(r->recipe, batches), .before = NAN, .validation = NAN, .best = NAN};
+    t->s = (state){.total = peft_recipe_total_steps(r->recipe, batches), .before = NAN, .validation = NAN, .score = NAN, .score_before = NAN, .best = NAN,
+                  .best_loss = NAN};
+    t->metric = run_text(r, "eval.metric");
     if (t->s.total == 0) {
         fprintf(stderr, "peft: nothing to do: train.epochs and train.max_steps are 0\n");
         return false;

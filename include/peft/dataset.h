@@ -27,7 +27,8 @@ enum {
     PEFT_DATA_MULTI_LABEL = 9,       /**< the same with any number of classes: a list of names, or of 0 and 1; in CSV "a|b" */
     PEFT_DATA_TOKEN_CLS = 10,        /**< {"tokens": [words], "ner_tags": [names or numbers]}, or CoNLL columns (.conll, .bio, .iob, .iob2, .txt) */
     PEFT_DATA_MASKED_LM = 11,        /**< text as PEFT_DATA_TEXT or _TEXT_ROWS; tokens are hidden and learnt, others in every epoch */
-    PEFT_DATA_IMAGES = 12            /**< pictures with a class, for vision models: a folder of class folders, a table of paths and labels (csv, jsonl), IDX (MNIST) or CIFAR files */
+    PEFT_DATA_IMAGES = 12,           /**< pictures with a class, for vision models: a folder of class folders, a table of paths and labels (csv, jsonl), IDX (MNIST) or CIFAR files */
+    PEFT_DATA_CHOICES = 13           /**< {"input", "choices": [texts], "answer"}: a question with answers to choose among; or rows with a class and `verbalizers` (docs/tasks.md) */
 };
 
 enum { PEFT_EOS_AUTO = 0, PEFT_EOS_NEVER = 1, PEFT_EOS_ALWAYS = 2 };
@@ -56,11 +57,18 @@ typedef struct peft_dataset_options {
     const char *label_key, *text_pair_key; /**< names of the fields, NULL = the usual ones; CoNLL: numbers of the columns of tag (text_key: word), from 1 */
     const char *const *label_names; /**< [label_name_count] classes in order, for files without the model's id2label; NULL = see docs/tasks.md */
     uint32_t label_name_count;
-    uint32_t unlabelled;      /**< 1: rows need no label (data to predict); default 0 */
+    uint32_t unlabelled;      /**< 1: rows need no label and are kept (data to predict, peft/evaluate.h); default 0 */
     int32_t truncation;       /**< labelled pairs: PEFT_TRUNCATE_*, 0 = longest first (default) */
     float mask_probability;   /**< PEFT_DATA_MASKED_LM: share of tokens that are learnt; 0 = 0.15 (default) */
     float image_flip;         /**< pictures: chance that left and right are exchanged; default 0 */
     uint32_t image_crop;      /**< pictures: 1: a random piece fills the picture, anew in every epoch (peft_image_augment); default 0 */
+    const char *input_template; /**< PEFT_DATA_CHOICES: the question as a text with the row's fields in braces, "{text}\nGood or bad?"; NULL = one field
+                                     (prompt_key, else input, question, prompt, text, context, ctx, query, sentence) */
+    const char *choices_key;    /**< field of the list of answers; NULL = choices, options, answer_choices, candidates, endings, or choice1, choice2, ... */
+    const char *const *verbalizers; /**< [verbalizer_count] answers of every row in place of a list, each a template too: for rows with a class they are in the
+                                         order of the classes (label_names, else as docs/tasks.md says). Copied */
+    uint32_t verbalizer_count;
+    uint32_t right_only;        /**< PEFT_DATA_CHOICES: 1: batches have the right answers only, as examples of what to say; default 0 */
 } peft_dataset_options;
 
 PEFT_API void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t size);
@@ -86,6 +94,16 @@ PEFT_API uint32_t peft_dataset_label_count(const peft_dataset *dataset);
 PEFT_API const char *peft_dataset_label_name(const peft_dataset *dataset, uint32_t label);
 /** Examples of a class (token data: labelled words), for class weights. */
 PEFT_API int64_t peft_dataset_label_examples(const peft_dataset *dataset, uint32_t label);
+/** Weights for peft_session_options.class_weights under which rare classes count as much as frequent ones, as scikit-learn's "balanced":
+ *  examples / (classes that occur * examples of the class), 1 for a class without examples. PEFT_E_ARG unless `count` is the number of classes. */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_balanced_weights(const peft_dataset *dataset, float *out_weights, uint32_t count);
+
+/** A data set of classes alone, read without a model, to load one with as many outputs (peft_model_options.label_names): the label functions above
+ *  work on it, and it has no examples. options->format is PEFT_DATA_CLASSIFICATION, _MULTI_LABEL or _TOKEN_CLS. */
+PEFT_API PEFT_NODISCARD peft_status peft_dataset_open_labels(peft_context *context, const char *path, const peft_dataset_options *options,
+                                                             peft_dataset **out_dataset);
+/** Whether its classes have names of their own (1) or are only numbered (0). */
+PEFT_API int32_t peft_dataset_labels_named(const peft_dataset *dataset);
 
 /** Examples, and batches of one epoch (with packing: of the present epoch). */
 PEFT_API int64_t peft_dataset_size(const peft_dataset *dataset);

@@ -38,8 +38,20 @@ typedef struct peft_model_options {
     uint32_t num_labels;    /**< classes of a new head; 0 = as config.json says (default) */
     uint32_t validate;      /**< 1: read every weight once and refuse NaN and infinity; default 0 */
     uint32_t allow_unexpected; /**< 1: tensors that the architecture does not know are only reported; default 1 */
+    int32_t problem_type;   /**< PEFT_PROBLEM_*: what PEFT_TASK_SEQ_CLS learns; default AUTO */
+    const char *const *label_names; /**< [label_name_count] names of the classes: they become id2label and label2id of the configuration, and num_labels
+                                         follows them unless it is given; copied; NULL = as config.json says (default) */
+    uint32_t label_name_count;
     uint32_t reserved;
 } peft_model_options;
+
+/** What a sequence classifier learns; config.json's problem_type. */
+enum {
+    PEFT_PROBLEM_AUTO = 0, /**< as config.json says; else regression for one output, single label for more */
+    PEFT_PROBLEM_SINGLE_LABEL = 1,
+    PEFT_PROBLEM_MULTI_LABEL = 2,
+    PEFT_PROBLEM_REGRESSION = 3
+};
 
 PEFT_API void peft_model_options_init_sized(peft_model_options *options, uint32_t size);
 #define peft_model_options_init(options) peft_model_options_init_sized((options), (uint32_t)sizeof *(options))

@@ -9,6 +9,7 @@
 #include "peft/context.h"
 #include "peft/cost.h"
 #include "peft/dataset.h"
+#include "peft/evaluate.h"
 #include "peft/image.h"
 #include "peft/metrics.h"
 #include "peft/model.h"

@@ -58,13 +58,18 @@ PEFT_API const char *peft_recipe_adapter_config(const peft_recipe *recipe);
 PEFT_API const char *peft_recipe_data_path(const peft_recipe *recipe, int32_t part);
 
 /** The recipe's values in other structs, which must have been initialised. Texts are owned by the recipe. */
+PEFT_API PEFT_NODISCARD peft_status peft_recipe_model_options(const peft_recipe *recipe, peft_model_options *options);
 PEFT_API PEFT_NODISCARD peft_status peft_recipe_dataset_options(const peft_recipe *recipe, int32_t part, peft_dataset_options *options);
 PEFT_API PEFT_NODISCARD peft_status peft_recipe_optimizer_options(const peft_recipe *recipe, peft_optimizer_options *options);
 /** `total_steps` is what peft_recipe_total_steps() gives. */
 PEFT_API PEFT_NODISCARD peft_status peft_recipe_schedule(const peft_recipe *recipe, uint64_t total_steps, peft_schedule *schedule);
-PEFT_API PEFT_NODISCARD peft_status peft_recipe_session_options(const peft_recipe *recipe, peft_session_options *options);
 /** train.unfreeze_*; off where the recipe has no train.unfreeze_steps. */
 PEFT_API PEFT_NODISCARD peft_status peft_recipe_unfreezing(const peft_recipe *recipe, uint64_t total_steps, peft_unfreezing *unfreezing);
+PEFT_API PEFT_NODISCARD peft_status peft_recipe_session_options(const peft_recipe *recipe, peft_session_options *options);
+/** train.class_weights for `count` classes (peft_dataset_label_count): the list, or by peft_dataset_balanced_weights(). `out_given` (may be NULL) gets 0
+ *  when the recipe asks for none; nothing is written then. */
+PEFT_API PEFT_NODISCARD peft_status peft_recipe_class_weights(const peft_recipe *recipe, const peft_dataset *train, float *out_weights, uint32_t count,
+                                                              int32_t *out_given);
 /** Optimizer steps of the run, for `batches` batches an epoch: train.epochs of them, or train.max_steps. */
 PEFT_API uint64_t peft_recipe_total_steps(const peft_recipe *recipe, int64_t batches);
 

@@ -199,8 +199,9 @@ static peft_status next_record(row_source *source, peft__encoder *encoder, peft_
 static peft_status collect_labels(peft__encoder *encoder, peft__records *records, row_source *source) {
     peft__labels *labels = records->labels;
     const int32_t format = records->format;
-    const bool named =
-        format == PEFT_DATA_CLASSIFICATION || format == PEFT_DATA_MULTI_LABEL || format == PEFT_DATA_TOKEN_CLS;
+    const bool choices = format == PEFT_DATA_CHOICES && encoder->options->verbalizer_count > 0;
+    const bool named = choices || format == PEFT_DATA_CLASSIFICATION || format == PEFT_DATA_MULTI_LABEL ||
+                       format == PEFT_DATA_TOKEN_CLS;
     if (!named) return PEFT_OK;
     const bool skips = encoder->options->on_bad_row == PEFT_BAD_ROW_SKIP;
     peft_status status = labels->given ? PEFT_END : PEFT_OK;
@@ -210,7 +211,7 @@ static peft_status collect_labels(peft__encoder *encoder, peft__records *records
         status = next_row(source, &row);
         if (status == PEFT_E_FORMAT) status = skips && skip_line(source, &line) ? PEFT_OK : PEFT_END;
         if (row == NULL) continue;
-        status = peft__labelled_collect(records, row);
+        status = choices ? peft__choices_collect(records, row) : peft__labelled_collect(records, row);
         if (status == PEFT_E_FORMAT && skips) status = PEFT_OK;
         if (status < 0)
             status = peft__fail_in(encoder->ctx, status, "%s:%llu", source->content->name,
@@ -219,6 +220,7 @@ static peft_status collect_labels(peft__encoder *encoder, peft__records *records
     }
     if (status < 0) return status;
     status = peft__labels_finish(encoder->ctx, labels);
+    if (status >= 0 && choices) status = peft__choices_check_labels(records);
     return status < 0 ? peft__fail_in(encoder->ctx, status, "%s", source->content->name) : status;
 }
 
@@ -234,6 +236,20 @@ static peft_status prepare_targets(peft_context *ctx, peft__records *records, pe
     return records->targets != NULL ? PEFT_OK : peft__fail_nomem(ctx, bytes, "the targets of a row");
 }
 
+/* The row as text, for whoever asks for predictions. */
+static peft_status keep_row(peft__encoder *encoder, peft__records *records, const peft__json *row,
+                            peft__store *store) {
+    peft__buffer text;
+    peft__buffer_init(&text, encoder->ctx->mem);
+    peft_status status = peft__json_dump(encoder->ctx, row, 0, false, &text);
+    if (status >= 0) {
+        store->input = text.failed ? NULL : peft__arena_strndup(records->kept, text.data, text.length);
+        if (store->input == NULL) status = peft__fail_nomem(encoder->ctx, text.length, "a row");
+    }
+    peft__buffer_free(&text);
+    return status;
+}
+
 static peft_status read_records(peft__encoder *encoder, peft__records *records, row_source *source,
                                 peft__store *store) {
     const int64_t most = encoder->options->max_examples;
@@ -244,7 +260,9 @@ static peft_status read_records(peft__encoder *encoder, peft__records *records, 
         status = next_record(source, encoder, records, &number, &row);
         if (row == NULL) continue;
         const uint64_t line = row_line(source);
-        status = peft__encode_record(encoder, records, line, store);
+        store->row = (int64_t)number - 1;
+        status = store->keeps_rows ? keep_row(encoder, records, row, store) : PEFT_OK;
+        if (status >= 0) status = peft__encode_record(encoder, records, line, store);
         json_decref(row);
         if (status == PEFT_E_FORMAT || status == PEFT_E_MISMATCH)
             status = peft__fail_in(encoder->ctx, status, "%s:%llu", source->content->name, (unsigned long long)line);
@@ -283,6 +301,7 @@ peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const ch
     peft__encoder_init(&encoder, ctx, base->tokenizer, &dataset->options, dataset->max_length, base->vocab);
     peft__records_init(&records, ctx, base->tokenizer, &dataset->options);
     records.labels = &dataset->labels;
+    records.kept = &dataset->texts;
     const bool rows = is_rows(name, dataset->options.format);
     peft_status status = rows ? read_rows(&encoder, &records, &content, &dataset->store)
                               : read_text(&encoder, &content, &dataset->store);
@@ -295,6 +314,35 @@ peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const ch
                                             rows || dataset->options.format == PEFT_DATA_MASKED_LM ? records.format
                                                                                                    : PEFT_DATA_TEXT,
                                             records.chat_by_default);
+    peft__records_free(&records);
+    peft__encoder_free(&encoder);
+    peft__content_close(&content);
+    return status;
+}
+
+peft_status peft__dataset_read_labels(peft_context *ctx, peft__source *source, const char *name,
+                                      peft_dataset *dataset) {
+    peft__content content;
+    PEFT_TRY(peft__content_open_source(ctx, source, 0, &content));
+    content.name = name;
+    peft__encoder encoder;
+    peft__records records;
+    peft__encoder_init(&encoder, ctx, NULL, &dataset->options, dataset->max_length, 0);
+    peft__records_init(&records, ctx, NULL, &dataset->options);
+    records.labels = &dataset->labels;
+    const bool columns = dataset->options.format == PEFT_DATA_TOKEN_CLS && !is_rows(name, PEFT_DATA_AUTO);
+    row_source rows;
+    peft_status status = open_rows(&encoder, &content, columns, &rows);
+    if (status >= 0) {
+        if (columns) {
+            records.text_name = "tokens";
+            records.label_name = "ner_tags";
+        }
+        status = collect_labels(&encoder, &records, &rows);
+        peft__rows_free(rows.rows);
+    }
+    if (status >= 0 && dataset->labels.count == 0)
+        status = peft__fail(ctx, PEFT_E_ARG, "%s: no row has a label", name);
     peft__records_free(&records);
     peft__encoder_free(&encoder);
     peft__content_close(&content);

@@ -10,6 +10,7 @@
  *   labels.c   names of classes
  *   labelled.c rows with a class, several, or numbers; rows of words with tags
  *   conll.c    columns of words and tags -> rows
+ *   choices.c  questions with answers to choose among
  *   masked.c   text for masked language models, and which tokens an epoch hides
  *   template.c texts with the fields of a row put in (template.h)
  *   build.c    a file -> examples
@@ -17,6 +18,7 @@
  *   order.c    the order of an epoch, and packing
  *   report.c   what was read and skipped; preview of one example
  *   dataset.c  the public functions
+ *   evaluate*.c  what a session answers, and how right that is (evaluate.h)
  *   image_*.c  pictures (image_data.h)
  */
 #ifndef PEFT_DATA_DATA_H
@@ -37,6 +39,7 @@ typedef struct peft__example {
     int64_t first;
     int32_t length;
     int32_t context;
+    int64_t row; /* of the file, from 0 */
 } peft__example;
 
 /* What an example teaches. */
@@ -46,7 +49,8 @@ typedef enum {
     PEFT__LEARNS_HIDDEN,   /* labels are what may be hidden; masked.c chooses */
     PEFT__LEARNS_CLASS,    /* a class for the whole */
     PEFT__LEARNS_TARGETS,  /* numbers for the whole */
-    PEFT__LEARNS_ANSWER    /* what a decoder says to what an encoder reads: the tokens behind the context */
+    PEFT__LEARNS_ANSWER,   /* what a decoder says to what an encoder reads: the tokens behind the context */
+    PEFT__LEARNS_CHOICE    /* one of several answers: an example has parts, see first_part */
 } peft__learns;
 
 typedef struct peft__store {
@@ -57,18 +61,32 @@ typedef struct peft__store {
     int32_t *ids;        /* [count] */
     int32_t *labels;     /* [count] PEFT_IGNORE_LABEL where nothing is learnt */
     int32_t *types;      /* [count] where typed */
+    bool worded;         /* has words; set before anything is put */
+    int32_t *words;      /* [count] where worded: of which word of its row a token is the first, -1 = of none */
     int64_t count, capacity;
     peft__example *examples; /* [example_count] */
-    int32_t *classes;        /* [example_count] with PEFT__LEARNS_CLASS; PEFT_IGNORE_LABEL = none */
+    int32_t *classes;        /* [example_count] with PEFT__LEARNS_CLASS and _CHOICE; PEFT_IGNORE_LABEL = none */
     float *targets;          /* [example_count * target_cols] with PEFT__LEARNS_TARGETS; NaN = none */
+    const char **inputs;     /* [example_count] with keeps_rows: the row as JSON, owned by who puts it */
+    bool keeps_rows;         /* set before anything is put */
+    int64_t row;             /* that the examples put next come from */
+    const char *input;       /* likewise */
     int64_t example_count, example_capacity;
     int32_t longest, shortest;
+    /* PEFT__LEARNS_CHOICE: where the parts of each example end, counted from its first token; parts of example e are
+     * from first_part[e] to that of the next. `apart`: the first part is the question and the others are answers (an
+     * encoder-decoder model's); else every part is question and answer. */
+    bool apart;
+    int32_t *parts;
+    int64_t *first_part; /* [example_capacity] */
+    int64_t part_count, part_capacity, most_parts; /* most answers of an example */
 } peft__store;
 
 void peft__store_init(peft__store *store, peft__mem *mem);
 void peft__store_free(peft__store *store);
 /* Room for `tokens` more tokens and `examples` more examples, so that the puts that follow cannot fail. */
 peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t tokens, int64_t examples);
+peft_status peft__store_reserve_parts(peft_context *ctx, peft__store *store, int64_t parts);
 void peft__store_put_tokens(peft__store *store, const int32_t *ids, const int32_t *labels, int64_t count);
 /* With a class PEFT_IGNORE_LABEL or targets NaN, which whoever knows better overwrites. */
 void peft__store_put_example(peft__store *store, int64_t first, int32_t length, int32_t context);
@@ -141,6 +159,8 @@ typedef struct peft__span {
     size_t begin, end;
 } peft__span;
 
+typedef struct peft__choice_reader peft__choice_reader;
+
 /* Reads rows one after another; everything in it is scratch that the next row overwrites. */
 typedef struct peft__records {
     peft_context *ctx;
@@ -167,14 +187,18 @@ typedef struct peft__records {
 
     /* labelled rows */
     peft__labels *labels;
+    peft__arena *kept; /* of the data set: what outlives the row */
     const char *text_name, *pair_name, *label_name; /* fields, once the first row was seen; pair_name may be NULL */
     const char *second;                             /* NULL: one text */
     size_t second_length;
     int32_t label;  /* class of the row */
     float *targets; /* [target_cols] */
     int64_t target_cols;
-    int32_t *tags; /* [span_count] classes of the words at `spans` */
+    int32_t *tags;    /* [span_count] classes of the words at `spans` */
+    int32_t *word_of; /* [span_count] which words of the row these are */
     size_t tag_capacity;
+
+    peft__choice_reader *choices; /* made by the first row with answers */
 } peft__records;
 
 void peft__records_init(peft__records *records, peft_context *ctx, const peft_tokenizer *tokenizer,
@@ -198,6 +222,15 @@ peft__learns peft__learns_of(int32_t format);
 /* First reading of a row, for names of classes. */
 peft_status peft__labelled_collect(peft__records *records, const peft__json *row);
 peft_status peft__labelled_read(peft__records *records, const peft__json *row);
+
+/* ---- choices.c ----------------------------------------------------------------------------------------- */
+
+/* First reading, where rows have classes for which there are verbalizers; and what it must have found. */
+peft_status peft__choices_collect(peft__records *records, const peft__json *row);
+peft_status peft__choices_check_labels(const peft__records *records);
+/* spans[0] is the question, the others are the answers; `label` is the right one. */
+peft_status peft__choices_read(peft__records *records, const peft__json *row);
+void peft__choices_free(peft__records *records);
 
 /* ---- conll.c ------------------------------------------------------------------------------------------- */
 
@@ -262,6 +295,9 @@ peft_status peft__encode_masked(peft__encoder *encoder, const char *text, size_t
                                 peft__store *store);
 /* answer.c: question and answer, for an encoder and a decoder. */
 peft_status peft__encode_answer(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
+/* choices.c: a question and its answers. */
+peft_status peft__encode_choices(peft__encoder *encoder, const peft__records *record, uint64_t line,
+                                 peft__store *store);
 /* A long text becomes windows. */
 peft_status peft__encode_windows(peft__encoder *encoder, const char *text, size_t length, bool is_end,
                                  peft__store *store);
@@ -297,6 +333,9 @@ typedef struct peft__data_base {
 peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const char *name, const peft__data_base *base,
                                peft_dataset *dataset);
 
+/* Only the classes of a file, for a data set without a model. */
+peft_status peft__dataset_read_labels(peft_context *ctx, peft__source *source, const char *name, peft_dataset *dataset);
+
 /* Is row number `row` of the part that the options ask for? */
 bool peft__in_part(const peft_dataset_options *options, uint64_t row);
 
@@ -322,6 +361,7 @@ struct peft_dataset {
     float *batch_targets;                         /* [offsets_capacity * target_cols] */
     int32_t *answer_ids, *answer_labels;          /* [rows_capacity] with PEFT__LEARNS_ANSWER */
     int32_t *answer_offsets;                      /* [offsets_capacity] likewise */
+    int32_t *answer_source;                       /* [offsets_capacity] with PEFT__LEARNS_CHOICE */
     int32_t decoder_start;
     int64_t rows_capacity, offsets_capacity;
     const char *chat_name; /* in texts, or NULL */
@@ -333,6 +373,9 @@ struct peft_dataset {
     int64_t feature_cols;
     peft__buffer report;
 };
+
+/* choices.c: examples order[first] .. order[first + count - 1] as a batch; cannot fail. */
+void peft__choices_put_batch(peft_dataset *dataset, int32_t first, int32_t count, peft_batch *batch);
 
 /* The public open functions without the model; `source` is borrowed. */
 peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, peft__source *source, const char *name,

@@ -22,8 +22,8 @@ void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t siz
 
 static peft_status check_options(peft_context *ctx, const peft_dataset_options *o, int64_t max_length,
                                  int64_t positions) {
-    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_IMAGES)
-        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_IMAGES,
+    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_CHOICES)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_CHOICES,
                           o->format);
     if (max_length < 2 || max_length > INT32_MAX)
         return peft__fail(ctx, PEFT_E_ARG, "max_length is at least 2 (one token to read and one to learn), found %lld",
@@ -63,6 +63,27 @@ static peft_status keep_text(peft_dataset *dataset, const char **text) {
     return *text != NULL ? PEFT_OK : peft__fail_nomem(dataset->ctx, 64, "the options of a data set");
 }
 
+static peft_status keep_verbalizers(peft_dataset *dataset) {
+    peft_dataset_options *own = &dataset->options;
+    const uint32_t count = own->verbalizer_count;
+    if (count == 0) return PEFT_OK;
+    if (own->format != PEFT_DATA_CHOICES)
+        return peft__fail(dataset->ctx, PEFT_E_ARG, "verbalizers are for data of the form choices, found %s",
+                          peft__data_format_name(own->format));
+    if (own->verbalizers == NULL || count < 2 || count > 1024)
+        return peft__fail(dataset->ctx, PEFT_E_ARG, "verbalizers are 2 to 1024 texts, found %u", count);
+    const char **kept = peft__arena_alloc(&dataset->texts, count * sizeof *kept);
+    if (kept == NULL) return peft__fail_nomem(dataset->ctx, count * sizeof *kept, "verbalizers");
+    for (uint32_t i = 0; i < count; i++) {
+        kept[i] = own->verbalizers[i] != NULL ? peft__arena_strdup(&dataset->texts, own->verbalizers[i]) : NULL;
+        if (own->verbalizers[i] == NULL)
+            return peft__fail(dataset->ctx, PEFT_E_ARG, "verbalizers[%u] is missing", i);
+        if (kept[i] == NULL) return peft__fail_nomem(dataset->ctx, 64, "verbalizers");
+    }
+    own->verbalizers = kept;
+    return PEFT_OK;
+}
+
 /* What rows mean when the host does not say: what the model's task asks for. */
 static int32_t format_for(const peft__data_base *base) {
     const char *problem = json_string_value(json_object_get(base->config, "problem_type"));
@@ -88,10 +109,10 @@ static bool serves(int32_t format, int32_t task) {
     case PEFT_TASK_AUTO:
         return format != PEFT_DATA_IMAGES; /* no model */
     case PEFT_TASK_CAUSAL_LM:
-        return format <= PEFT_DATA_MESSAGES;
+        return format <= PEFT_DATA_MESSAGES || format == PEFT_DATA_CHOICES;
     case PEFT_TASK_SEQ_2_SEQ_LM:
         return format == PEFT_DATA_AUTO || format == PEFT_DATA_PROMPT_COMPLETION || format == PEFT_DATA_ALPACA ||
-               format == PEFT_DATA_MESSAGES;
+               format == PEFT_DATA_MESSAGES || format == PEFT_DATA_CHOICES;
     case PEFT_TASK_SEQ_CLS:
         return format >= PEFT_DATA_CLASSIFICATION && format <= PEFT_DATA_MULTI_LABEL;
     case PEFT_TASK_TOKEN_CLS:
@@ -117,8 +138,11 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
             "data of the form %s is not what the model's task (%d) learns from: load the model for another task",
             peft__data_format_name(own->format), base->task);
     dataset->store.learns = own->format == PEFT_DATA_IMAGES ? PEFT__LEARNS_CLASS : peft__learns_of(own->format);
-    if (base->task == PEFT_TASK_SEQ_2_SEQ_LM) dataset->store.learns = PEFT__LEARNS_ANSWER;
+    dataset->store.apart = base->task == PEFT_TASK_SEQ_2_SEQ_LM;
+    if (dataset->store.apart && own->format != PEFT_DATA_CHOICES) dataset->store.learns = PEFT__LEARNS_ANSWER;
     dataset->store.typed = base->types > 1 && peft__is_labelled(own->format);
+    dataset->store.worded = own->format == PEFT_DATA_TOKEN_CLS;
+    dataset->store.keeps_rows = own->unlabelled != 0 && own->format != PEFT_DATA_IMAGES;
     if (own->format == PEFT_DATA_MASKED_LM) {
         const int32_t mask = base->tokenizer != NULL ? peft__special_id(base->tokenizer, PEFT_SPECIAL_MASK) : -1;
         if (mask < 0)
@@ -129,7 +153,9 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
                             .mask_id = mask,
                             .vocab = (int32_t)(base->vocab > 0 ? peft__min_i64(base->vocab, known) : known)};
     }
-    if (!peft__is_labelled(own->format) && own->format != PEFT_DATA_IMAGES) return PEFT_OK;
+    const bool classes = peft__is_labelled(own->format) || own->format == PEFT_DATA_IMAGES ||
+                         (own->format == PEFT_DATA_CHOICES && own->verbalizer_count > 0);
+    if (!classes) return PEFT_OK;
     /* Classes of a cloze task or of the host's own loss are not outputs of the model. */
     const bool head = base->task == PEFT_TASK_SEQ_CLS || base->task == PEFT_TASK_TOKEN_CLS ||
                       base->task == PEFT_TASK_IMAGE_CLS || base->task == PEFT_TASK_AUTO;
@@ -156,6 +182,9 @@ static peft_status set_up(peft_dataset *dataset, const peft__data_base *base, co
     PEFT_TRY(keep_text(dataset, &own->completion_key));
     PEFT_TRY(keep_text(dataset, &own->label_key));
     PEFT_TRY(keep_text(dataset, &own->text_pair_key));
+    PEFT_TRY(keep_text(dataset, &own->input_template));
+    PEFT_TRY(keep_text(dataset, &own->choices_key));
+    PEFT_TRY(keep_verbalizers(dataset));
     PEFT_TRY(set_up_format(dataset, base));
     own->label_names = NULL; /* copied into the labels */
     own->label_name_count = 0;
@@ -201,6 +230,7 @@ void peft_dataset_destroy(peft_dataset *dataset) {
     peft__free(ctx->mem, dataset->answer_ids);
     peft__free(ctx->mem, dataset->answer_labels);
     peft__free(ctx->mem, dataset->answer_offsets);
+    peft__free(ctx->mem, dataset->answer_source);
     peft__free(ctx->mem, dataset->image_of);
     peft__free(ctx->mem, dataset->features);
     peft__free(ctx->mem, dataset->grids);
@@ -248,18 +278,23 @@ static peft_status reserve_batch(peft_dataset *dataset) {
     const peft__store *store = &dataset->store;
     const int64_t batch = dataset->options.batch_size, packed = batch * dataset->max_length;
     const bool packing = dataset->options.packing != 0;
-    const int64_t sequences =
+    const bool choices = store->learns == PEFT__LEARNS_CHOICE;
+    int64_t sequences =
         peft__min_i64(packing ? packed / peft__max_i64(store->shortest, 1) : batch, store->example_count);
     int64_t rows = packing ? peft__max_i64(packed, store->longest) : sequences * store->longest;
     int64_t tokens = 0;
     for (int64_t i = 0; i < store->example_count && tokens < rows; i++) tokens += store->examples[i].length;
     rows = peft__max_i64(peft__min_i64(rows, tokens), 1);
     if (dataset->images != NULL) return reserve_pictures(dataset, rows, sequences);
+    if (choices && sequences > INT32_MAX / peft__max_i64(store->most_parts, 1))
+        return peft__fail(dataset->ctx, PEFT_E_LIMIT, "a batch of %lld questions with up to %lld answers is too large",
+                          (long long)sequences, (long long)store->most_parts);
+    if (choices) sequences *= peft__max_i64(store->most_parts, 1);
     if (rows > dataset->rows_capacity) {
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_ids, rows));
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_labels, rows));
         if (store->typed) PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_types, rows));
-        if (store->learns == PEFT__LEARNS_ANSWER) {
+        if (store->learns == PEFT__LEARNS_ANSWER || (store->learns == PEFT__LEARNS_CHOICE && store->apart)) {
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_ids, rows));
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_labels, rows));
         }
@@ -267,8 +302,10 @@ static peft_status reserve_batch(peft_dataset *dataset) {
     }
     if (sequences + 1 > dataset->offsets_capacity) {
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->offsets, sequences + 1));
-        if (store->learns == PEFT__LEARNS_CLASS) PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_classes, sequences));
-        if (store->learns == PEFT__LEARNS_ANSWER)
+        if (store->learns == PEFT__LEARNS_CLASS || choices)
+            PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_classes, sequences));
+        if (choices) PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_source, sequences + 1));
+        if (store->learns == PEFT__LEARNS_ANSWER || choices)
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_offsets, sequences + 1));
         if (store->learns == PEFT__LEARNS_TARGETS)
             PEFT_TRY(grow_targets(dataset->ctx, &dataset->batch_targets, sequences * store->target_cols));
@@ -450,6 +487,30 @@ peft_status peft_dataset_open_memory(peft_context *context, const peft_model *mo
     return status;
 }
 
+peft_status peft_dataset_open_labels(peft_context *context, const char *path, const peft_dataset_options *options,
+                                     peft_dataset **out_dataset) {
+    if (context == NULL) return PEFT_E_ARG;
+    if (path == NULL || options == NULL || out_dataset == NULL)
+        return peft__fail(context, PEFT_E_ARG, "peft_dataset_open_labels() takes a path, options and out_dataset");
+    if (options->format != PEFT_DATA_CLASSIFICATION && options->format != PEFT_DATA_MULTI_LABEL &&
+        options->format != PEFT_DATA_TOKEN_CLS)
+        return peft__fail(context, PEFT_E_ARG, "%s: data of the form %s has no classes", path,
+                          peft__data_format_name(options->format));
+    const peft__data_base base = {.tokenizer = NULL};
+    peft_dataset *dataset = NULL;
+    PEFT_TRY(make(context, &base, options, &dataset));
+    peft__source *source = NULL;
+    peft_status status = peft__source_open_path(context, path, &source);
+    if (status >= 0) status = peft__dataset_read_labels(context, source, path, dataset);
+    peft__source_unref(source);
+    if (status < 0) {
+        peft_dataset_destroy(dataset);
+        return status;
+    }
+    *out_dataset = dataset;
+    return PEFT_OK;
+}
+
 peft_status peft_dataset_create(peft_context *context, const peft_model *model, const peft_dataset_options *options,
                                 peft_dataset **out_dataset) {
     if (context == NULL) return PEFT_E_ARG;
@@ -491,6 +552,8 @@ peft_status peft_dataset_add(peft_dataset *dataset, const int32_t *input_ids, co
     PEFT_TRY(peft__order_reserve(ctx, &dataset->order, examples, dataset->options.packing != 0));
     const int64_t first = dataset->store.count;
     if (dataset->store.typed) memset(dataset->store.types + first, 0, (size_t)count * sizeof(int32_t));
+    for (int64_t i = 0; dataset->store.worded && i < count; i++) dataset->store.words[first + i] = -1;
+    dataset->store.row = examples - 1;
     peft__store_put_tokens(&dataset->store, input_ids, labels != NULL ? labels : input_ids, count);
     peft__store_put_example(&dataset->store, first, (int32_t)count, 0);
     dataset->prepared = false;
@@ -510,6 +573,27 @@ const char *peft_dataset_label_name(const peft_dataset *dataset, uint32_t label)
 
 int64_t peft_dataset_label_examples(const peft_dataset *dataset, uint32_t label) {
     return label < peft_dataset_label_count(dataset) ? dataset->labels.examples[label] : 0;
+}
+
+int32_t peft_dataset_labels_named(const peft_dataset *dataset) {
+    return dataset != NULL && dataset->labels.named > 0 ? 1 : 0;
+}
+
+peft_status peft_dataset_balanced_weights(const peft_dataset *dataset, float *out_weights, uint32_t count) {
+    if (dataset == NULL) return PEFT_E_ARG;
+    if (out_weights == NULL || count == 0 || count != peft_dataset_label_count(dataset))
+        return peft__fail(dataset->ctx, PEFT_E_ARG, "the data set has %u classes, found room for %u weights",
+                          peft_dataset_label_count(dataset), count);
+    int64_t total = 0, occur = 0;
+    for (uint32_t i = 0; i < count; i++) {
+        total += dataset->labels.examples[i];
+        occur += dataset->labels.examples[i] > 0;
+    }
+    for (uint32_t i = 0; i < count; i++) {
+        const int64_t examples = dataset->labels.examples[i];
+        out_weights[i] = examples > 0 ? (float)((double)total / (double)(occur * examples)) : 1.0f;
+    }
+    return PEFT_OK;
 }
 
 /* ---- what there is ------------------------------------------------------------------------------------------ */
@@ -572,7 +656,7 @@ static void put_example(peft_dataset *dataset, int32_t index, int64_t at) {
     memcpy(dataset->rows_labels + at, dataset->store.labels + example->first, bytes);
     for (int32_t i = 0; i < example->context; i++) dataset->rows_labels[at + i] = PEFT_IGNORE_LABEL;
     if (dataset->store.typed) memcpy(dataset->rows_types + at, dataset->store.types + example->first, bytes);
-    if (dataset->store.learns == PEFT__LEARNS_HIDDEN)
+    if (dataset->store.learns == PEFT__LEARNS_HIDDEN && dataset->options.unlabelled == 0)
         peft__mask_example(&dataset->masking, dataset->options.seed, dataset->epoch, (uint64_t)index,
                            dataset->rows_ids + at, dataset->rows_labels + at, example->length);
 }
@@ -645,6 +729,11 @@ peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
         return PEFT_END;
     }
     const int32_t first = dataset->order.first[dataset->batch], end = dataset->order.first[dataset->batch + 1];
+    if (dataset->store.learns == PEFT__LEARNS_CHOICE) {
+        peft__choices_put_batch(dataset, first, end - first, out_batch);
+        dataset->batch++;
+        return PEFT_OK;
+    }
     if (dataset->store.learns == PEFT__LEARNS_ANSWER) {
         put_answers(dataset, first, end - first, out_batch);
         dataset->batch++;

@@ -24,6 +24,8 @@ peft__learns peft__learns_of(int32_t format) {
         return PEFT__LEARNS_TOKENS;
     case PEFT_DATA_MASKED_LM:
         return PEFT__LEARNS_HIDDEN;
+    case PEFT_DATA_CHOICES:
+        return PEFT__LEARNS_CHOICE;
     default:
         return PEFT__LEARNS_NEXT;
     }
@@ -240,15 +242,19 @@ static peft_status read_classes(peft__records *records, const peft__json *value)
 
 /* ---- words with tags ---------------------------------------------------------------------------------------- */
 
-static peft_status put_tag(peft__records *records, size_t index, int32_t tag) {
+static peft_status put_tag(peft__records *records, size_t index, int32_t tag, size_t word) {
     if (index >= records->tag_capacity) {
         const size_t capacity = peft__max_size(64, 2 * index);
         int32_t *tags = peft__realloc(records->ctx->mem, records->tags, capacity * sizeof *tags);
-        if (tags == NULL) return peft__fail_nomem(records->ctx, capacity * sizeof *tags, "a row's tags");
-        records->tags = tags;
+        if (tags != NULL) records->tags = tags;
+        int32_t *words = peft__realloc(records->ctx->mem, records->word_of, capacity * sizeof *words);
+        if (words != NULL) records->word_of = words;
+        if (tags == NULL || words == NULL)
+            return peft__fail_nomem(records->ctx, capacity * sizeof *tags, "a row's tags");
         records->tag_capacity = capacity;
     }
     records->tags[index] = tag;
+    records->word_of[index] = (int32_t)peft__min_size(word, INT32_MAX);
     return PEFT_OK;
 }
 
@@ -282,7 +288,7 @@ static peft_status read_words(peft__records *records, const peft__json *row) {
         if (i > 0) (void)peft__buffer_puts(&records->buffer, " ");
         const size_t begin = records->buffer.length;
         (void)peft__buffer_put(&records->buffer, json_string_value(word), length);
-        PEFT_TRY(put_tag(records, records->span_count, tag));
+        PEFT_TRY(put_tag(records, records->span_count, tag, i));
         PEFT_TRY(peft__records_put_span(records, begin, begin + length));
     }
     if (records->buffer.failed) return peft__fail_nomem(ctx, records->buffer.capacity, "a row");
@@ -333,16 +339,19 @@ static peft_status encode(peft__encoder *encoder, const peft__records *r, int64_
 }
 
 /* Tags on the first token of each word. A word without a token, or cut away, has none. */
-static void tag_tokens(const peft__encoding *encoding, const peft__records *r, int32_t *labels, int64_t *examples) {
+static void tag_tokens(const peft__encoding *encoding, const peft__records *r, int32_t *labels, int32_t *words,
+                       int64_t *examples) {
     size_t word = 0, last = SIZE_MAX;
     for (int64_t i = 0; i < encoding->count; i++) {
         labels[i] = PEFT_IGNORE_LABEL;
+        words[i] = -1;
         if (encoding->special[i] != 0 || encoding->end[i] == encoding->begin[i]) continue;
         /* By its last byte: the first may be the blank before the word. */
         while (word < r->span_count && r->spans[word].end < encoding->end[i]) word++;
         if (word >= r->span_count || encoding->end[i] <= r->spans[word].begin || word == last) continue;
         last = word;
         labels[i] = r->tags[word];
+        words[i] = r->word_of[word];
         if (labels[i] != PEFT_IGNORE_LABEL) examples[labels[i]]++;
     }
 }
@@ -363,7 +372,7 @@ peft_status peft__encode_labelled(peft__encoder *encoder, const peft__records *r
     memcpy(store->ids + first, encoding->ids, bytes);
     if (store->typed) memcpy(store->types + first, encoding->types, bytes);
     if (r->format == PEFT_DATA_TOKEN_CLS)
-        tag_tokens(encoding, r, store->labels + first, r->labels->examples);
+        tag_tokens(encoding, r, store->labels + first, store->words + first, r->labels->examples);
     else
         for (int64_t i = 0; i < encoding->count; i++) store->labels[first + i] = PEFT_IGNORE_LABEL;
     store->count += encoding->count;

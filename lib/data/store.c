@@ -11,9 +11,13 @@ void peft__store_free(peft__store *store) {
     peft__free(store->mem, store->ids);
     peft__free(store->mem, store->labels);
     peft__free(store->mem, store->types);
+    peft__free(store->mem, store->words);
+    peft__free(store->mem, store->inputs);
     peft__free(store->mem, store->examples);
     peft__free(store->mem, store->classes);
     peft__free(store->mem, store->targets);
+    peft__free(store->mem, store->parts);
+    peft__free(store->mem, store->first_part);
     peft__store_init(store, store->mem);
 }
 
@@ -27,11 +31,23 @@ static bool grown(int64_t capacity, int64_t need, size_t element, int64_t *out_c
 /* What belongs to whole examples. */
 static peft_status reserve_wholes(peft_context *ctx, peft__store *store, int64_t capacity) {
     size_t bytes = 0;
-    if (store->learns == PEFT__LEARNS_CLASS) {
+    if (store->keeps_rows) {
+        bytes = (size_t)capacity * sizeof *store->inputs;
+        const char **inputs = peft__realloc(store->mem, store->inputs, bytes);
+        if (inputs == NULL) return peft__fail_nomem(ctx, bytes, "the rows of a data set");
+        store->inputs = inputs;
+    }
+    if (store->learns == PEFT__LEARNS_CLASS || store->learns == PEFT__LEARNS_CHOICE) {
         bytes = (size_t)capacity * sizeof *store->classes;
         int32_t *classes = peft__realloc(store->mem, store->classes, bytes);
         if (classes == NULL) return peft__fail_nomem(ctx, bytes, "the classes of a data set");
         store->classes = classes;
+    }
+    if (store->learns == PEFT__LEARNS_CHOICE) {
+        bytes = (size_t)capacity * sizeof *store->first_part;
+        int64_t *first = peft__realloc(store->mem, store->first_part, bytes);
+        if (first == NULL) return peft__fail_nomem(ctx, bytes, "the answers of a data set");
+        store->first_part = first;
     }
     if (store->learns == PEFT__LEARNS_TARGETS) {
         if (!peft__mul_size((size_t)capacity, (size_t)store->target_cols * sizeof *store->targets, &bytes))
@@ -61,6 +77,11 @@ peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t t
             if (types == NULL) return peft__fail_nomem(ctx, bytes, "the token types of a data set");
             store->types = types;
         }
+        if (store->worded) {
+            int32_t *words = peft__realloc(store->mem, store->words, bytes);
+            if (words == NULL) return peft__fail_nomem(ctx, bytes, "the words of a data set");
+            store->words = words;
+        }
         store->capacity = capacity;
     }
     if (store->example_count + examples > INT32_MAX / 4)
@@ -79,6 +100,20 @@ peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t t
     return PEFT_OK;
 }
 
+peft_status peft__store_reserve_parts(peft_context *ctx, peft__store *store, int64_t parts) {
+    int64_t capacity;
+    size_t bytes;
+    if (store->part_capacity - store->part_count >= parts) return PEFT_OK;
+    if (!grown(store->part_capacity, store->part_count + parts, sizeof *store->parts, &capacity, &bytes))
+        return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld answers is too large",
+                          (long long)(store->part_count + parts));
+    int32_t *list = peft__realloc(store->mem, store->parts, bytes);
+    if (list == NULL) return peft__fail_nomem(ctx, bytes, "the answers of a data set");
+    store->parts = list;
+    store->part_capacity = capacity;
+    return PEFT_OK;
+}
+
 void peft__store_put_tokens(peft__store *store, const int32_t *ids, const int32_t *labels, int64_t count) {
     if (count <= 0) return;
     memcpy(store->ids + store->count, ids, (size_t)count * sizeof *ids);
@@ -88,7 +123,8 @@ void peft__store_put_tokens(peft__store *store, const int32_t *ids, const int32_
 
 void peft__store_put_example(peft__store *store, int64_t first, int32_t length, int32_t context) {
     const int64_t index = store->example_count++;
-    store->examples[index] = (peft__example){.first = first, .length = length, .context = context};
+    store->examples[index] = (peft__example){.first = first, .length = length, .context = context, .row = store->row};
+    if (store->inputs != NULL) store->inputs[index] = store->input;
     if (store->classes != NULL) store->classes[index] = PEFT_IGNORE_LABEL;
     for (int64_t c = 0; store->targets != NULL && c < store->target_cols; c++)
         store->targets[index * store->target_cols + c] = NAN;

@@ -1,6 +1,8 @@
 /* config.c: what config.json says before any architecture reads it: which architecture, which task, how many labels. */
 #include "model/model_internal.h"
 
+#include <stdio.h>
+
 enum { MOST_LABELS = 1 << 20 };
 
 static const struct {
@@ -62,6 +64,46 @@ static peft_status read_labels(peft_context *ctx, const json_t *config, int64_t 
     return PEFT_OK;
 }
 
+/* The host's names of classes become the configuration's, as if the files had them. */
+static peft_status put_names(peft_context *ctx, peft_model *model, const peft_model_options *options) {
+    if (options->label_name_count == 0) return PEFT_OK;
+    if (options->label_names == NULL || options->label_name_count > MOST_LABELS)
+        return peft__fail(ctx, PEFT_E_ARG, "label_names has label_name_count (at most %d) names, found %u", MOST_LABELS,
+                          options->label_name_count);
+    if (options->num_labels != 0 && options->num_labels != options->label_name_count)
+        return peft__fail(ctx, PEFT_E_ARG, "num_labels is %u, but label_names has %u names", options->num_labels,
+                          options->label_name_count);
+    json_t *names = json_object(), *numbers = json_object();
+    bool made = json_object_set_new(model->config, "id2label", names) == 0;
+    made = json_object_set_new(model->config, "label2id", numbers) == 0 && made;
+    for (uint32_t i = 0; made && i < options->label_name_count; i++) {
+        const char *name = options->label_names[i];
+        char key[16];
+        (void)snprintf(key, sizeof key, "%u", i);
+        if (name == NULL || !peft__utf8_valid(name, strlen(name)))
+            return peft__fail(ctx, PEFT_E_ARG, "label_names[%u] is missing or not valid UTF-8", i);
+        if (json_object_get(numbers, name) != NULL)
+            return peft__fail(ctx, PEFT_E_ARG, "label_names has \"%.60s\" twice", name);
+        made = json_object_set_new(names, key, json_string(name)) == 0 &&
+               json_object_set_new(numbers, name, json_integer((json_int_t)i)) == 0;
+    }
+    (void)json_object_del(model->config, "num_labels");
+    model->asked_labels = options->label_name_count;
+    return made ? PEFT_OK : peft__fail_nomem(ctx, 64, "names of classes");
+}
+
+static peft_status put_problem(peft_context *ctx, peft_model *model, int32_t problem) {
+    static const char *const NAMES[] = {[PEFT_PROBLEM_SINGLE_LABEL] = "single_label_classification",
+                                        [PEFT_PROBLEM_MULTI_LABEL] = "multi_label_classification",
+                                        [PEFT_PROBLEM_REGRESSION] = "regression"};
+    if (problem == PEFT_PROBLEM_AUTO) return PEFT_OK;
+    if (problem < 0 || problem >= (int32_t)PEFT_COUNT(NAMES))
+        return peft__fail(ctx, PEFT_E_ARG, "problem_type is one of PEFT_PROBLEM_*, found %d", problem);
+    return json_object_set_new(model->config, "problem_type", json_string(NAMES[problem])) == 0
+               ? PEFT_OK
+               : peft__fail_nomem(ctx, 64, "the model's configuration");
+}
+
 static peft_status read_problem(peft_context *ctx, const json_t *config, int64_t labels, peft__problem *out) {
     const char *text = NULL;
     PEFT_TRY(peft__json_get_string(ctx, config, "config.json", "problem_type", NULL, &text));
@@ -112,6 +154,8 @@ peft_status peft__config_begin(peft_context *ctx, peft_model *model, const peft_
     model->asked_labels = options->num_labels;
     if (options->num_labels > MOST_LABELS)
         return peft__fail(ctx, PEFT_E_ARG, "num_labels is at most %d, found %u", MOST_LABELS, options->num_labels);
+    PEFT_TRY(put_names(ctx, model, options));
+    PEFT_TRY(put_problem(ctx, model, options->problem_type));
     PEFT_TRY(read_labels(ctx, config, &model->dims.num_labels));
     if (options->num_labels != 0) model->dims.num_labels = options->num_labels;
     return read_problem(ctx, config, model->dims.num_labels, &model->problem);

@@ -225,7 +225,8 @@ void peft_model_options_init_sized(peft_model_options *options, uint32_t size) {
 
 static peft_status take_options(peft_context *ctx, const peft_model_options *options, peft_model_options *out) {
     peft_model_options_init(out);
-    PEFT_TRY(peft__options_copy(ctx, out, sizeof *out, options, sizeof *out, "peft_model_options"));
+    PEFT_TRY(peft__options_copy(ctx, out, sizeof *out, options, offsetof(peft_model_options, label_names),
+                                "peft_model_options"));
     if (out->task < PEFT_TASK_AUTO || out->task > PEFT_TASK_IMAGE_CLS)
         return peft__fail(ctx, PEFT_E_ARG, "task is one of PEFT_TASK_*, found %d", (int)out->task);
     return PEFT_OK;

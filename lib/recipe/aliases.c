@@ -227,6 +227,7 @@ static peft_status to_component_method(peft_recipe *recipe, const peft__recipe_a
 
 const peft__recipe_alias peft__recipe_aliases[] = {
     /* model */
+    {"model.path", "model", NULL, NULL},
     {"base_model", "model", NULL, NULL},
     {"model_name_or_path", "model", NULL, NULL},
     {"checkpointer.checkpoint_dir", "model", NULL, NULL},
@@ -264,7 +265,11 @@ const peft__recipe_alias peft__recipe_aliases[] = {
     {"peft_use_dora", "adapter.use_dora", NULL, NULL},
     {"use_dora", "adapter.use_dora", NULL, NULL},
     {"model.use_dora", "adapter.use_dora", NULL, NULL},
-    {"pissa_init", NULL, refuse_unless_off, "initialising LoRA from a singular value decomposition is not built"},
+    {"peft_init_lora_weights", "adapter.init_lora_weights", NULL, NULL},
+    {"init_lora_weights", "adapter.init_lora_weights", NULL, NULL},
+    {"pissa_init", "_pissa_init", NULL, NULL},
+    {"pissa_iter", "_pissa_iter", NULL, NULL},
+    {"pissa_convert", NULL, NULL, NULL}, /* every save is a plain LoRA already */
     {"lora_model_dir", NULL, refuse_unless_off,
      "going on from an adapter is not built; use output.resume for a checkpoint"},
     {"adapter_name_or_path", NULL, refuse_unless_off,

@@ -74,9 +74,33 @@ static peft_status join_epoch_steps(peft_recipe *recipe) {
     return peft__recipe_set(recipe, "train.max_steps", json_deep_copy(steps->value), &entry);
 }
 
+/* LLaMA-Factory's pissa_init, and pissa_iter: rounds of the random decomposition, -1 for the exact one. */
+static peft_status join_pissa(peft_recipe *recipe) {
+    const peft__recipe_slot *init = peft__recipe_slot_of(recipe, "_pissa_init"),
+                            *iter = peft__recipe_slot_of(recipe, "_pissa_iter");
+    if (init == NULL) return PEFT_OK;
+    const peft__recipe_entry entry = entry_of(init);
+    if (!json_is_boolean(init->value))
+        return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected true or false, found %s",
+                                 peft__json_kind(init->value));
+    if (!json_is_true(init->value)) return PEFT_OK;
+    json_int_t rounds = 16;
+    if (iter != NULL) {
+        const peft__recipe_entry rounds_entry = entry_of(iter);
+        rounds = json_integer_value(iter->value);
+        if (!json_is_integer(iter->value) || rounds < -1 || rounds > 1000)
+            return peft__recipe_fail(recipe, &rounds_entry, PEFT_E_FORMAT,
+                                     "expected a number of rounds up to 1000, or -1 for an exact decomposition");
+    }
+    const char *text = rounds < 0 ? "pissa" : peft__arena_strfmt(&recipe->arena, "pissa_niter_%lld", (long long)rounds);
+    if (text == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
+    return peft__recipe_set(recipe, "adapter.init_lora_weights", json_string(text), &entry);
+}
+
 static peft_status join(peft_recipe *recipe) {
     PEFT_TRY(join_dataset_dir(recipe));
     PEFT_TRY(join_torchtune_targets(recipe));
+    PEFT_TRY(join_pissa(recipe));
     PEFT_TRY(join_epoch_steps(recipe));
     if (is_on(recipe, "_neat_packing") && peft__recipe_value(recipe, "data.packing") == NULL) {
         const peft__recipe_entry entry = entry_of(peft__recipe_slot_of(recipe, "_neat_packing"));
@@ -94,6 +118,48 @@ static peft_status join(peft_recipe *recipe) {
 }
 
 /* ---- types ------------------------------------------------------------------------------------------------------ */
+
+/* Fills the recipe's label_names or verbalizers. */
+static peft_status check_names(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value,
+                               const char ***out_names, uint32_t *out_count) {
+    const size_t count = json_array_size(value);
+    if (count == 0 || count > UINT16_MAX)
+        return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "expected a list of names, found %s",
+                                 peft__json_kind(value));
+    const char **names = peft__arena_alloc(&recipe->arena, count * sizeof *names);
+    if (names == NULL) return peft__fail_nomem(recipe->ctx, count * sizeof *names, "a recipe");
+    for (size_t i = 0; i < count; i++) {
+        const json_t *one = json_array_get(value, i);
+        const char *name = json_string_value(one);
+        if (name != NULL && strlen(name) == json_string_length(one))
+            name = peft__arena_strdup(&recipe->arena, name);
+        else if (json_is_integer(one))
+            name = peft__arena_strfmt(&recipe->arena, "%lld", (long long)json_integer_value(one));
+        else if (json_is_boolean(one)) /* yes and no, as YAML reads them */
+            name = json_is_true(one) ? "true" : "false";
+        else
+            return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT, "name %zu is text, found %s", i + 1,
+                                     peft__json_kind(one));
+        if (name == NULL) return peft__fail_nomem(recipe->ctx, 64, "a recipe");
+        names[i] = name;
+    }
+    *out_names = names;
+    *out_count = (uint32_t)count;
+    return PEFT_OK;
+}
+
+static peft_status check_weights(peft_recipe *recipe, const peft__recipe_entry *entry, const json_t *value) {
+    if (json_is_string(value) && strcmp(json_string_value(value), "balanced") == 0) return PEFT_OK;
+    bool good = json_array_size(value) > 0;
+    for (size_t i = 0; good && i < json_array_size(value); i++) {
+        const json_t *one = json_array_get(value, i);
+        good = json_is_number(one) && json_number_value(one) >= 0.0 && json_number_value(one) < 1e30;
+    }
+    if (good) return PEFT_OK;
+    return peft__recipe_fail(recipe, entry, PEFT_E_FORMAT,
+                             "expected balanced, or a list of one number a class (0 or more), found %s",
+                             json_is_string(value) ? json_string_value(value) : peft__json_kind(value));
+}
 
 static peft_status check_slot(peft_recipe *recipe, const peft__recipe_key *key, peft__recipe_slot *slot) {
     const peft__recipe_entry entry = {.path = slot->given_as != NULL ? slot->given_as : key->name,
@@ -128,6 +194,12 @@ static peft_status check_slot(peft_recipe *recipe, const peft__recipe_key *key, 
         return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected one of %s, found %s%.60s", key->choices,
                                  json_is_string(value) ? "" : found,
                                  json_is_string(value) ? json_string_value(value) : "");
+    case PEFT__RECIPE_NAMES:
+        if (strcmp(key->name, "data.verbalizers") == 0)
+            return check_names(recipe, &entry, value, &recipe->verbalizers, &recipe->verbalizer_count);
+        return check_names(recipe, &entry, value, &recipe->label_names, &recipe->label_name_count);
+    case PEFT__RECIPE_WEIGHTS:
+        return check_weights(recipe, &entry, value);
     case PEFT__RECIPE_LIST:
         if (json_is_array(value)) return PEFT_OK;
         return peft__recipe_fail(recipe, &entry, PEFT_E_FORMAT, "expected a list, found %s", found);
@@ -198,6 +270,20 @@ static peft_status method_name(peft_recipe *recipe, char *out, size_t size, bool
     return PEFT_OK;
 }
 
+/* HF PEFT's task_type; null, which the model's own task then fills, where it has no word. */
+static json_t *task_type(const peft_recipe *recipe) {
+    static const char *const FOREIGN[] = {"auto", "masked_lm", "image_cls"};
+    const char *task = json_string_value(peft__recipe_value(recipe, "model.task"));
+    for (size_t i = 0; i < PEFT_COUNT(FOREIGN); i++)
+        if (strcmp(task, FOREIGN[i]) == 0) return json_null();
+    char upper[32];
+    size_t i = 0;
+    for (; task[i] != '\0' && i + 1 < sizeof upper; i++)
+        upper[i] = (char)(task[i] >= 'a' && task[i] <= 'z' ? task[i] - 'a' + 'A' : task[i]);
+    upper[i] = '\0';
+    return json_string(upper);
+}
+
 static peft_status make_adapter(peft_recipe *recipe) {
     char type[64];
     bool lora = false;
@@ -214,7 +300,7 @@ static peft_status make_adapter(peft_recipe *recipe) {
     }
     json_t *config = json_object();
     bool good = config != NULL && json_object_set_new(config, "peft_type", json_string(type)) == 0 &&
-                json_object_set_new(config, "task_type", json_string("CAUSAL_LM")) == 0;
+                json_object_set_new(config, "task_type", task_type(recipe)) == 0;
     for (size_t i = 0; good && i < recipe->slot_count; i++) {
         const char *key = recipe->slots[i].key;
         if (strncmp(key, "adapter.", 8) != 0 || strcmp(key, "adapter.method") == 0 ||

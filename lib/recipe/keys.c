@@ -15,18 +15,26 @@
     { name, PEFT__RECIPE_BOOL, fallback, 0.0, 0.0, NULL, outside }
 #define CHOICE(name, fallback, choices, outside)                                                                       \
     { name, PEFT__RECIPE_CHOICE, fallback, 0.0, 0.0, choices, outside }
+#define NAMES(name) { name, PEFT__RECIPE_NAMES, NULL, 0.0, 0.0, NULL, false }
+#define WEIGHTS(name) { name, PEFT__RECIPE_WEIGHTS, NULL, 0.0, 0.0, NULL, false }
 #define LIST(name, outside)                                                                                            \
     { name, PEFT__RECIPE_LIST, NULL, 0.0, 0.0, NULL, outside }
 #define ANY 1e300
 
 const peft__recipe_key peft__recipe_keys[] = {
     TEXT("model", NULL, true),
+    /* in the order of PEFT_TASK_* and PEFT_PROBLEM_* */
+    CHOICE("model.task", "auto",
+           "auto|causal_lm|seq_2_seq_lm|seq_cls|token_cls|question_ans|masked_lm|feature_extraction|image_cls", false),
+    INT("model.num_labels", "0", 0.0, false),
+    CHOICE("model.problem_type", "auto",
+           "auto|single_label_classification|multi_label_classification|regression", false),
     TEXT("data.train", NULL, true),
     TEXT("data.validation", NULL, true),
     NUMBER("data.validation_fraction", "0", 0.0, 0.9, false),
     CHOICE("data.format", "auto",
            "auto|text|text_rows|prompt_completion|alpaca|sharegpt|messages|classification|regression|multi_label|token_cls|"
-           "masked_lm",
+           "masked_lm|images|choices",
            false),
     TEXT("data.chat_template", NULL, false),
     INT("data.max_length", "0", 0.0, false),
@@ -43,10 +51,15 @@ const peft__recipe_key peft__recipe_keys[] = {
     TEXT("data.completion_key", NULL, false),
     TEXT("data.label_key", NULL, false),
     TEXT("data.text_pair_key", NULL, false),
+    NAMES("data.label_names"),
+    TEXT("data.input_template", NULL, false),
+    TEXT("data.choices_key", NULL, false),
+    NAMES("data.verbalizers"),
     NUMBER("train.epochs", "1", 0.0, 1e9, false),
     INT("train.max_steps", "0", 0.0, false),
     INT("train.batch_size", "1", 1.0, false),
     INT("train.gradient_accumulation_steps", "1", 1.0, false),
+    CHOICE("train.loss", "task", "task|tfew", false),
     CHOICE("train.optimizer", "adamw", "adamw|sgd|adafactor|lion", false),
     NUMBER("train.lr", "0.0002", 0.0, 1e6, false),
     CHOICE("train.lr_scheduler", "cosine", "constant|linear|cosine|polynomial|inverse_sqrt|cosine_with_restarts",
@@ -57,12 +70,16 @@ const peft__recipe_key peft__recipe_keys[] = {
     NUMBER("train.beta1", NULL, 0.0, 1.0, false),
     NUMBER("train.beta2", NULL, 0.0, 1.0, false),
     NUMBER("train.eps", NULL, 0.0, 1.0, false),
+    BOOL("train.adafactor_scale_parameter", "false", false),
+    NUMBER("train.adafactor_clip_threshold", "1", 0.0, 1e30, false),
+    NUMBER("train.adafactor_decay_rate", "-0.8", -10.0, 0.0, false),
     NUMBER("train.loraplus_lr_ratio", "1", 0.0, 1e6, false),
     NUMBER("train.layer_lr_decay", "1", 1e-6, 1.0, false),
     NUMBER("train.unfreeze_steps", "0", 0.0, 1e15, false),
     INT("train.unfreeze_first", "0", 0.0, false),
     INT("train.unfreeze_layers", "1", 1.0, false),
     NUMBER("train.label_smoothing", "0", 0.0, 0.99, false),
+    WEIGHTS("train.class_weights"),
     INT("train.seed", "42", 0.0, false),
     NUMBER("train.loss_watchdog_threshold", "0", 0.0, ANY, true),
     INT("train.loss_watchdog_patience", "3", 1.0, true),

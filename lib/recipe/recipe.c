@@ -221,7 +221,46 @@ peft_status peft_recipe_dataset_options(const peft_recipe *recipe, int32_t part,
     own.label_key = text(recipe, "data.label_key");
     own.text_pair_key = text(recipe, "data.text_pair_key");
     own.drop_last = validation ? 0 : flag(recipe, "data.drop_last");
+    own.label_names = recipe->label_names;
+    own.label_name_count = recipe->label_name_count;
+    own.input_template = text(recipe, "data.input_template");
+    own.choices_key = text(recipe, "data.choices_key");
+    own.verbalizers = recipe->verbalizers;
+    own.verbalizer_count = recipe->verbalizer_count;
+    /* The losses of T-Few need wrong answers too, and so does judging; what others learn is the right answer. */
+    own.right_only = part == PEFT_PART_TRAIN && strcmp(text(recipe, "train.loss"), "task") == 0;
     give(options, &own, sizeof own);
+    return PEFT_OK;
+}
+
+peft_status peft_recipe_model_options(const peft_recipe *recipe, peft_model_options *options) {
+    peft_model_options own;
+    PEFT_TRY(take(recipe, &own, sizeof own, options, "peft_model_options"));
+    const int64_t labels = whole(recipe, "model.num_labels");
+    if (labels > UINT32_MAX)
+        return peft__fail(recipe->ctx, PEFT_E_ARG, "%s: model.num_labels is too large", recipe->name);
+    own.task = choice(recipe, "model.task");
+    own.num_labels = (uint32_t)labels;
+    own.problem_type = choice(recipe, "model.problem_type");
+    own.label_names = recipe->label_names;
+    own.label_name_count = recipe->label_name_count;
+    give(options, &own, sizeof own);
+    return PEFT_OK;
+}
+
+peft_status peft_recipe_class_weights(const peft_recipe *recipe, const peft_dataset *train, float *out_weights,
+                                      uint32_t count, int32_t *out_given) {
+    if (recipe == NULL) return PEFT_E_ARG;
+    const json_t *value = peft__recipe_value(recipe, "train.class_weights");
+    if (train == NULL || out_weights == NULL)
+        return peft__fail(recipe->ctx, PEFT_E_ARG, "peft_recipe_class_weights() takes a data set and room for weights");
+    if (out_given != NULL) *out_given = value != NULL ? 1 : 0;
+    if (value == NULL) return PEFT_OK;
+    if (json_is_string(value)) return peft_dataset_balanced_weights(train, out_weights, count);
+    if (json_array_size(value) != count)
+        return peft__fail(recipe->ctx, PEFT_E_ARG, "%s: train.class_weights has %zu numbers, the data has %u classes",
+                          recipe->name, json_array_size(value), count);
+    for (uint32_t i = 0; i < count; i++) out_weights[i] = (float)json_number_value(json_array_get(value, i));
     return PEFT_OK;
 }
 
@@ -233,6 +272,9 @@ peft_status peft_recipe_optimizer_options(const peft_recipe *recipe, peft_optimi
     if (peft__recipe_value(recipe, "train.beta1") != NULL) own.beta1 = (float)number(recipe, "train.beta1");
     if (peft__recipe_value(recipe, "train.beta2") != NULL) own.beta2 = (float)number(recipe, "train.beta2");
     if (peft__recipe_value(recipe, "train.eps") != NULL) own.eps = (float)number(recipe, "train.eps");
+    own.adafactor_scale_parameter = flag(recipe, "train.adafactor_scale_parameter");
+    own.adafactor_clip_threshold = (float)number(recipe, "train.adafactor_clip_threshold");
+    own.adafactor_decay_rate = (float)number(recipe, "train.adafactor_decay_rate");
     own.weight_decay = (float)number(recipe, "train.weight_decay");
     own.max_grad_norm = (float)number(recipe, "train.max_grad_norm");
     own.loraplus_lr_ratio = (float)number(recipe, "train.loraplus_lr_ratio");
@@ -269,6 +311,7 @@ peft_status peft_recipe_session_options(const peft_recipe *recipe, peft_session_
     PEFT_TRY(take(recipe, &own, sizeof own, options, "peft_session_options"));
     own.seed = (uint64_t)whole(recipe, "train.seed");
     own.label_smoothing = (float)number(recipe, "train.label_smoothing");
+    own.loss = strcmp(text(recipe, "train.loss"), "tfew") == 0 ? PEFT_LOSS_TFEW : PEFT_LOSS_TASK;
     give(options, &own, sizeof own);
     return PEFT_OK;
 }
@@ -282,4 +325,3 @@ uint64_t peft_recipe_total_steps(const peft_recipe *recipe, int64_t batches) {
     const double steps = ceil(number(recipe, "train.epochs") * (double)an_epoch);
     return steps >= 1e15 ? UINT64_C(1000000000000000) : (uint64_t)steps;
 }
-

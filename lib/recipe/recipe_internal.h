@@ -21,7 +21,9 @@ typedef enum {
     PEFT__RECIPE_NUMBER,
     PEFT__RECIPE_BOOL,
     PEFT__RECIPE_CHOICE,
-    PEFT__RECIPE_LIST
+    PEFT__RECIPE_LIST,
+    PEFT__RECIPE_NAMES,  /* a list of texts; numbers are taken as they are written */
+    PEFT__RECIPE_WEIGHTS /* "balanced" or a list of numbers */
 } peft__recipe_kind;
 
 typedef struct peft__recipe_key {
@@ -87,6 +89,10 @@ struct peft_recipe {
     size_t item_count;
     const char **item_places; /* in the arena; where each was written */
     size_t item_place_count;
+    const char **label_names; /* in the arena */
+    uint32_t label_name_count;
+    const char **verbalizers; /* likewise */
+    uint32_t verbalizer_count;
     uint64_t hash;
 };
 

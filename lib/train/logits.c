@@ -8,12 +8,8 @@ static peft_status check_capacity(const peft_session *session, const peft__value
                       (long long)rows, (long long)out->cols, (long long)capacity);
 }
 
-peft_status peft_session_logits(peft_session *session, const peft_batch *batch, int32_t which, float *out_logits,
-                                int64_t capacity, int64_t *out_rows, int64_t *out_cols) {
-    if (session == NULL) return PEFT_E_ARG;
-    if (out_logits == NULL || capacity < 0 || (which != PEFT_LOGITS_ALL && which != PEFT_LOGITS_LAST))
-        return peft__fail(session->ctx, PEFT_E_ARG,
-                          "peft_session_logits() takes PEFT_LOGITS_ALL or _LAST and room for the logits");
+peft_status peft__session_logits(peft_session *session, const peft_batch *batch, int32_t which, int64_t capacity,
+                                 const peft__value **out_logits) {
     PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_logits()",
                                 "does not come inside a pass"));
     peft__session_start(session);
@@ -23,8 +19,20 @@ peft_status peft_session_logits(peft_session *session, const peft_batch *batch, 
     peft__plan *plan = &session->plans[kind];
     PEFT_TRY(peft__graph_bind(plan->graph, &session->side.batch));
     const peft__value *out = plan->logits != NULL ? plan->logits : plan->decoder_logits;
-    PEFT_TRY(check_capacity(session, out, capacity));
+    if (capacity >= 0) PEFT_TRY(check_capacity(session, out, capacity));
     PEFT_TRY(peft__session_run_forward(session, plan));
+    *out_logits = out;
+    return PEFT_OK;
+}
+
+peft_status peft_session_logits(peft_session *session, const peft_batch *batch, int32_t which, float *out_logits,
+                                int64_t capacity, int64_t *out_rows, int64_t *out_cols) {
+    if (session == NULL) return PEFT_E_ARG;
+    if (out_logits == NULL || capacity < 0 || (which != PEFT_LOGITS_ALL && which != PEFT_LOGITS_LAST))
+        return peft__fail(session->ctx, PEFT_E_ARG,
+                          "peft_session_logits() takes PEFT_LOGITS_ALL or _LAST and room for the logits");
+    const peft__value *out = NULL;
+    PEFT_TRY(peft__session_logits(session, batch, which, capacity, &out));
     for (int64_t r = 0; r < out->rows->count; r++)
         memcpy(out_logits + r * out->cols, out->data + r * out->ld, (size_t)out->cols * sizeof(float));
     if (out_rows != NULL) *out_rows = out->rows->count;

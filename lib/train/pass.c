@@ -286,8 +286,8 @@ peft_status peft__session_run_forward(peft_session *session, peft__plan *plan) {
     return status;
 }
 
-peft_status peft_session_eval(peft_session *session, const peft_batch *batch, double *out_loss, double *out_count) {
-    if (session == NULL) return PEFT_E_ARG;
+peft_status peft__session_eval(peft_session *session, const peft_batch *batch, double *out_loss, double *out_count,
+                               const peft__value **out_logits) {
     PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_session_eval()",
                                 "does not come inside a pass"));
     if (session->options.loss == PEFT_LOSS_HOST)
@@ -308,5 +308,11 @@ peft_status peft_session_eval(peft_session *session, const peft_batch *batch, do
     if (!(count > 0.0)) return peft__fail(session->ctx, PEFT_E_ARG, "no label of the batch is predicted by any row");
     if (out_loss != NULL) *out_loss = sum / count;
     if (out_count != NULL) *out_count = count;
+    if (out_logits != NULL) *out_logits = plan->logits;
     return PEFT_OK;
+}
+
+peft_status peft_session_eval(peft_session *session, const peft_batch *batch, double *out_loss, double *out_count) {
+    if (session == NULL) return PEFT_E_ARG;
+    return peft__session_eval(session, batch, out_loss, out_count, NULL);
 }

@@ -188,6 +188,7 @@ bool peft__reading_possible(const peft_session *session);
 /* Empties the cache, with room for `rows` rows of text; `first`: about how many come at once at first. */
 peft_status peft__reading_begin(peft_session *session, int64_t rows, int64_t first);
 int64_t peft__reading_rows(const peft_session *session); /* of text that the cache has */
+int64_t peft__reading_room(const peft_session *session); /* rows of text that it could have */
 void peft__reading_keep(peft_session *session, int64_t rows); /* forgets what comes after the first `rows` rows */
 /* Reads on; ids are those of the vocabulary and there is room for them. out_logits (may be NULL) gets the logits [vocab]
  * after the last one, valid until the next call; count > 0. */

@@ -23,6 +23,7 @@ from ._lib import lib as _library
 from .adapter import Adapter
 from .context import Context
 from .dataset import Batch, Dataset
+from .evaluation import Evaluation, greater_is_better
 from .image import ImageBatch, ImageProcessor
 from .model import Model
 from .optimizer import Optimizer, Schedule, Unfreezing
@@ -30,6 +31,6 @@ from .session import Session
 from .tokenizer import Tokenizer
 
 __version__ = _library.peft_version_string().decode()
-__all__ = ["Adapter", "Batch", "Context", "Dataset", "ImageBatch", "ImageProcessor", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "Unfreezing", "metrics", "PeftError", "AbiError",
+__all__ = ["Adapter", "Batch", "Context", "Dataset", "Evaluation", "ImageBatch", "ImageProcessor", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "Unfreezing", "greater_is_better", "metrics", "PeftError", "AbiError",
            "ArgumentError", "CallbackError", "CancelledError", "FileError", "FormatError", "LimitError", "MismatchError", "NonFiniteError",
            "OutOfMemoryError", "StateError", "UnsupportedError"]

@@ -43,7 +43,8 @@ class TensorInfo(Struct):
 
 
 class ModelOptions(Struct):
-    _fields_ = [("struct_size", u32), ("task", i32), ("num_labels", u32), ("validate", u32), ("allow_unexpected", u32), ("reserved", u32)]
+    _fields_ = [("struct_size", u32), ("task", i32), ("num_labels", u32), ("validate", u32), ("allow_unexpected", u32), ("problem_type", i32),
+                ("label_names", P(text)), ("label_name_count", u32), ("reserved", u32)]
 
 
 class ModelInfo(Struct):
@@ -65,6 +66,14 @@ class Batch(Struct):
                 ("adapter_ids", P(i32)), ("decoder_rows", i64), ("decoder_sequences", i64), ("decoder_offsets", P(i32)),
                 ("decoder_input_ids", P(i32)), ("decoder_labels", P(i32)), ("decoder_source", P(i32)), ("prompt_index", P(i32)), ("image_grids", P(i32)),
                 ("start_positions", P(i32)), ("end_positions", P(i32))]
+
+
+class CombineOptions(Struct):
+    _fields_ = [("struct_size", u32), ("rank", u32), ("density", f32), ("majority", i32), ("seed", u64)]
+
+
+class Difference(Struct):
+    _fields_ = [("struct_size", u32), ("reserved", u32), ("values", i64), ("largest", f64), ("magnitude", f64)]
 
 
 class OptimizerOptions(Struct):
@@ -116,6 +125,10 @@ class DatasetOptions(Struct):
                 ("image_flip", f32), ("image_crop", u32)]
 
 
+class EvaluateOptions(Struct):
+    _fields_ = [("struct_size", u32), ("n_best", u32), ("max_batches", i64), ("max_answer_length", i64), ("threshold", f32), ("reserved", u32)]
+
+
 class ClassMetrics(Struct):
     _fields_ = [("struct_size", u32), ("reserved", u32), ("count", i64), ("accuracy", f64), ("macro_precision", f64), ("macro_recall", f64),
                 ("macro_f1", f64), ("micro_f1", f64), ("weighted_f1", f64), ("matthews", f64)]
@@ -154,7 +167,8 @@ class ChatSpan(c.Structure):
 
 # C names of the structures above, for the layout test.
 STRUCTS = {
-    "peft_reader": Reader, "peft_context_options": ContextOptions, "peft_tensor_info": TensorInfo, "peft_model_options": ModelOptions,
+    "peft_combine_options": CombineOptions, "peft_difference": Difference,
+    "peft_evaluate_options": EvaluateOptions, "peft_reader": Reader, "peft_context_options": ContextOptions, "peft_tensor_info": TensorInfo, "peft_model_options": ModelOptions,
     "peft_image_info": ImageInfo, "peft_image_augment": ImageAugment, "peft_model_info": ModelInfo, "peft_module_info": ModuleInfo,
     "peft_batch": Batch, "peft_optimizer_options": OptimizerOptions,
     "peft_step_stats": StepStats, "peft_schedule": Schedule, "peft_unfreezing": Unfreezing, "peft_session_options": SessionOptions, "peft_memory_info": MemoryInfo,
@@ -220,6 +234,10 @@ PROTOTYPES = {
     "peft_adapter_set_parameters": (status, [handle, P(f32), i64]),
     "peft_adapter_set_tensor": (status, [handle, text, P(f32), i64]),
     "peft_model_save_gguf": (status, [handle, handle, text]),
+    "peft_model_save_merged": (status, [handle, handle, P(handle), u32, text, i32]),
+    "peft_model_compare": (status, [handle, handle, P(handle), u32, handle, P(handle), u32, P(Difference)]),
+    "peft_adapter_verify": (status, [handle, text, P(Difference)]),
+    "peft_model_verify": (status, [handle, handle, P(handle), u32, text, P(Difference)]),
     "peft_adapter_set_scale": (status, [handle, f32]),
     "peft_adapter_set_top_layers": (status, [handle, i32]),
     "peft_adapter_top_layers": (i32, [handle]),
@@ -288,6 +306,21 @@ PROTOTYPES = {
     "peft_dataset_label_count": (u32, [handle]),
     "peft_dataset_label_name": (text, [handle, u32]),
     "peft_dataset_label_examples": (i64, [handle, u32]),
+    "peft_dataset_labels_named": (i32, [handle]),
+    "peft_dataset_balanced_weights": (status, [handle, P(f32), u32]),
+    "peft_dataset_open_labels": (status, [handle, text, P(DatasetOptions), P(handle)]),
+    "peft_evaluate_options_init_sized": (None, [P(EvaluateOptions), u32]),
+    "peft_evaluate": (status, [handle, handle, P(EvaluateOptions), P(handle)]),
+    "peft_evaluation_destroy": (None, [handle]),
+    "peft_evaluation_size": (i64, [handle]),
+    "peft_evaluation_targets": (f64, [handle]),
+    "peft_evaluation_metric_name": (text, [handle, u32]),
+    "peft_evaluation_metric": (status, [handle, text, u32, u64, P(Interval)]),
+    "peft_metric_greater_is_better": (i32, [text]),
+    "peft_evaluation_confusion": (status, [handle, P(i64), i64, P(u32)]),
+    "peft_evaluation_label_name": (text, [handle, u32]),
+    "peft_evaluation_report": (text, [handle, u32, u64]),
+    "peft_evaluation_prediction": (text, [handle, i64]),
     "peft_dataset_chat_template": (text, [handle]),
     "peft_dataset_preview": (status, [handle, i64, c.c_char_p, u64, P(u64)]),
     "peft_tokenizer_open": (status, [handle, text, P(handle)]),

@@ -172,6 +172,22 @@ class Dataset(Handle):
         """Examples (token data: words) of each class."""
         return [lib.peft_dataset_label_examples(self.handle, i) for i in range(lib.peft_dataset_label_count(self.handle))]
 
+    @classmethod
+    def labels(cls, context, path, format, **options):
+        """The classes of a file (`label_names`), read without a model: to load one with as many outputs. No examples."""
+        self = cls.__new__(cls)
+        struct = new_struct(_abi.DatasetOptions, "peft_dataset_options_init_sized", format=FORMATS.index(format), **options)
+        pointer = ctypes.c_void_p()
+        call(context, "peft_dataset_open_labels", context.handle, os.fsencode(path), ctypes.byref(struct), ctypes.byref(pointer))
+        self._own(pointer.value, context, context)
+        return self
+
+    def balanced_weights(self):
+        """Weights of the classes under which rare ones count as much as frequent ones (Session's class_weights)."""
+        weights = numpy.ones(lib.peft_dataset_label_count(self.handle), numpy.float32)
+        call(self._context, "peft_dataset_balanced_weights", self.handle, as_float_pointer(weights), weights.size)
+        return weights
+
     @property
     def chat_template(self):
         """Name of the chat format in use, or None."""

@@ -10,16 +10,23 @@ from ._lib import lib
 from .tokenizer import Tokenizer
 
 TASKS = ("auto", "CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "MASKED_LM", "FEATURE_EXTRACTION", "IMAGE_CLS")
+PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 
 
 class Model(Handle):
-    """A pretrained model from a Hugging Face folder or a .gguf file. Immutable; weights stay mapped in the file's type."""
+    """A pretrained model from a Hugging Face folder or a .gguf file. Immutable; weights stay mapped in the file's type. `label_names` name the classes
+    of a new head; `problem_type` is config.json's."""
 
     _destroy = "peft_model_destroy"
 
-    def __init__(self, context, path, task="auto", num_labels=0, validate=False):
-        options = new_struct(_abi.ModelOptions, "peft_model_options_init_sized", task=TASKS.index(task), num_labels=num_labels, validate=int(validate))
+    def __init__(self, context, path, task="auto", num_labels=0, validate=False, problem_type=None, label_names=None):
+        names = list(label_names or [])
+        options = new_struct(_abi.ModelOptions, "peft_model_options_init_sized", task=TASKS.index(task), num_labels=num_labels, validate=int(validate),
+                             problem_type=PROBLEMS.index(problem_type))
+        if names:
+            options.label_names = (ctypes.c_char_p * len(names))(*[str(n).encode() for n in names])
+            options.label_name_count = len(names)
         pointer = ctypes.c_void_p()
         call(context, "peft_model_load", context.handle, os.fsencode(path), ctypes.byref(options), ctypes.byref(pointer))
         self._own(pointer.value, context, context)
@@ -77,6 +84,18 @@ class Model(Handle):
         pointer = ctypes.c_void_p()
         call(self._context, "peft_model_merge", self._context.handle, self.handle, array, len(adapters), ctypes.byref(pointer))
         return Model._adopt(pointer.value, self._context, self)
+
+    def save_merged(self, adapters, path, dtype="float32"):
+        """Merges straight into a Hugging Face folder, or a GGUF file where path ends in .gguf, without a merged model in memory."""
+        array = (ctypes.c_void_p * max(1, len(adapters)))(*[a.handle for a in adapters])
+        call(self._context, "peft_model_save_merged", self._context.handle, self.handle, array, len(adapters), os.fsencode(path), DTYPES[dtype])
+
+    def verify(self, path, adapters=()):
+        """Reads a saved model back: (largest difference of logits, largest logit) against this one with adapters."""
+        array = (ctypes.c_void_p * max(1, len(adapters)))(*[a.handle for a in adapters])
+        found = new_struct(_abi.Difference)
+        call(self._context, "peft_model_verify", self._context.handle, self.handle, array, len(adapters), os.fsencode(path), ctypes.byref(found))
+        return found.largest, found.magnitude
 
     def save_gguf(self, path):
         """Writes a model read from GGUF, merged or not, as a GGUF file of the same types."""

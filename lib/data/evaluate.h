@@ -1,0 +1,53 @@
+/* evaluate.h: what an evaluation keeps, shared by evaluate*.c.
+ *
+ * An evaluation outlives its session and data set: names and rows that it shows are copies of its own.
+ */
+#ifndef PEFT_DATA_EVALUATE_H
+#define PEFT_DATA_EVALUATE_H
+
+#include "data/data.h"
+#include "peft/evaluate.h"
+#include "train/train.h"
+
+/* What was asked of each example. */
+typedef enum {
+    PEFT__ASKS_NOTHING, /* only the loss: language models */
+    PEFT__ASKS_CLASS,
+    PEFT__ASKS_CLASSES,
+    PEFT__ASKS_VALUES,
+    PEFT__ASKS_TAGS,
+    PEFT__ASKS_WORDS /* for hidden tokens */
+} peft__asks;
+
+struct peft_evaluation {
+    peft_context *ctx;
+    peft_evaluate_options options;
+    peft__asks asks;
+    bool labelled, perplexity;
+    peft__arena arena; /* names and inputs */
+    uint32_t classes;  /* also columns of targets */
+    const char **names;
+    int64_t count, capacity;
+    int64_t *rows;       /* [count] */
+    const char **inputs; /* [count] JSON, or NULL */
+    int32_t *labels;     /* CLASS: [count]; TAGS: [elements] PEFT_IGNORE_LABEL = none */
+    int32_t *given;      /* likewise: the answers */
+    float *outputs;      /* CLASS: probabilities, CLASSES: logits, VALUES: numbers, each [count, classes]; TAGS: probability of
+                            the answer [elements] */
+    float *targets;      /* CLASSES and VALUES: [count, classes] */
+    int32_t *words;      /* TAGS: [elements] which word of its row */
+    int32_t *offsets;    /* TAGS, WORDS: [count + 1] into the elements */
+    int64_t elements, element_capacity;
+    const char **answers; /* ready-made JSON of predictions: [count] WORDS */
+    double loss, targets_seen;
+    peft__buffer text; /* of the report or prediction handed out last */
+};
+
+/* evaluate.c: room for one more example of `elements` elements. */
+peft_status peft__evaluation_reserve(peft_evaluation *e, int64_t elements);
+
+/* evaluate_words.c: what fits the hidden tokens of example number `index`; logits of all its rows begin at `first`. */
+peft_status peft__evaluation_fill(peft_evaluation *e, const peft_dataset *dataset, int32_t index,
+                                  const peft__value *logits, int64_t first);
+
+#endif
