@@ -88,7 +88,8 @@ PEFT_API void peft_combine_options_init_sized(peft_combine_options *options, uin
  *  Errors: PEFT_E_ARG, PEFT_E_MISMATCH (another base; unequal ranks), PEFT_E_UNSUPPORTED for methods other than LoRA, DoRA, and adapters with biases or
  *  modules of their own. */
 PEFT_API PEFT_NODISCARD peft_status peft_adapter_combine(peft_context *context, peft_model *model, peft_adapter *const *adapters, const float *weights,
-                                                         uint32_t count, const char *method, uint32_t rank, peft_adapter **out_adapter);
+                                                         uint32_t count, const char *method, const peft_combine_options *options,
+                                                         peft_adapter **out_adapter);
 
 /** Writes a LoRA adapter as a GGUF file for llama.cpp, in F32, reads it back and compares. rsLoRA and patterns are folded into alpha and B;
  *  what the format cannot hold (DoRA, biases, modules_to_save, other methods) is PEFT_E_UNSUPPORTED by name: merge it instead. */
@@ -110,6 +111,36 @@ PEFT_API PEFT_NODISCARD peft_status peft_model_save(peft_context *context, const
  *  What merging changed is encoded anew, tensor by tensor, the rest is copied. PEFT_E_UNSUPPORTED where a changed tensor has a type that
  *  cannot be encoded (the K types), and for models that came from a folder. */
 PEFT_API PEFT_NODISCARD peft_status peft_model_save_gguf(peft_context *context, const peft_model *model, const char *path);
+
+/** Merges adapters into a new file or folder without holding a merged model: one tensor at a time is widened, changed, converted and written, so the memory
+ *  needed is a few times the largest changed matrix. A `path` that ends in ".gguf" gives a GGUF file of the base's types (peft_model_save_gguf; `dtype` is
+ *  not read), any other a Hugging Face folder of type `dtype` (peft_model_save). Errors: those of peft_model_merge and of the two. */
+PEFT_API PEFT_NODISCARD peft_status peft_model_save_merged(peft_context *context, peft_model *model, peft_adapter *const *adapters, uint32_t count,
+                                                           const char *path, peft_dtype dtype);
+
+/** How far apart two models are on a probe of 16 rows (token ids, or float rows for models that read those) that their sizes alone decide. */
+typedef struct peft_difference {
+    uint32_t struct_size;
+    uint32_t reserved;
+    int64_t values;   /**< outputs compared */
+    double largest;   /**< largest |first - second| */
+    double magnitude; /**< largest |first| */
+} peft_difference;
+
+/** Runs the probe through two models with their adapters and compares all logits (hidden states of models without a head). `out_difference->struct_size` must
+ *  be set. Errors: PEFT_E_MISMATCH (outputs of different size), PEFT_E_NONFINITE, those of peft_session_create and peft_session_logits. */
+PEFT_API PEFT_NODISCARD peft_status peft_model_compare(peft_context *context, peft_model *model, peft_adapter *const *adapters, uint32_t count,
+                                                       peft_model *other, peft_adapter *const *other_adapters, uint32_t other_count,
+                                                       peft_difference *out_difference);
+
+/** Reads back what peft_adapter_save (a folder) or peft_adapter_export_gguf (a file) wrote and compares it with the adapter in memory, with
+ *  peft_model_compare. Whether the difference is small enough is the caller's to say: folders give 0. */
+PEFT_API PEFT_NODISCARD peft_status peft_adapter_verify(peft_adapter *adapter, const char *path, peft_difference *out_difference);
+
+/** The same for a saved model: `model` with `adapters` (0 = the model alone) against the folder or GGUF file at `path`. What the types of that file
+ *  round away is part of the difference. */
+PEFT_API PEFT_NODISCARD peft_status peft_model_verify(peft_context *context, peft_model *model, peft_adapter *const *adapters, uint32_t count,
+                                                      const char *path, peft_difference *out_difference);
 
 #ifdef __cplusplus
 }

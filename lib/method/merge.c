@@ -1,9 +1,12 @@
-/* merge.c: a model with the adapters' changes added to its weights.
+/* merge.c: a model with the adapters' changes added to its weights, in memory or straight into a file.
  *
  * Tensors that an adapter stands in for are replaced; matrices that a method changes are widened to float, changed by
  * each adapter in turn, and replaced. All others stay shared with the base, which is untouched: unmerging is using the
  * base again. Where a tied table changes on one side only, the other side gets a copy of its own, because the unmerged
  * model computes so.
+ *
+ * A merged model that is only to be written to a file holds no changed matrix at all: it knows which tensors change, and
+ * each of them is made when it is written (peft__model_read_later).
  */
 #include <math.h>
 
@@ -15,6 +18,7 @@ typedef struct merging {
     peft_model *merged;
     peft_adapter *const *adapters;
     uint32_t count;
+    bool later; /* tensors are announced only */
 } merging;
 
 static bool part_changes(const peft_adapter *adapter, const peft__module *module, bool bias) {
@@ -74,12 +78,12 @@ static peft_status tensor_elements(const merging *m, const char *tensor, int64_t
     return PEFT_OK;
 }
 
-static peft_status put(const merging *m, const char *tensor, const float *values, int64_t elements) {
+static peft_status check_finite(const merging *m, const char *tensor, const float *values, int64_t elements) {
     for (int64_t i = 0; i < elements; i++)
         if (!isfinite(values[i]))
             return peft__fail(m->ctx, PEFT_E_NONFINITE, "%s: merging gives a value that is not finite at %lld", tensor,
                               (long long)i);
-    return peft__model_replace(m->ctx, m->merged, tensor, values);
+    return PEFT_OK;
 }
 
 static peft_status merge_values(const merging *m, const peft__module *module, const char *tensor, const char *partner,
@@ -90,17 +94,36 @@ static peft_status merge_values(const merging *m, const peft__module *module, co
         if (!part_changes(adapter, module, bias)) continue;
         PEFT_TRY(adapter->method->merge(adapter, module, bias ? NULL : values, bias ? values : NULL));
     }
-    return put(m, tensor, values, elements);
+    return check_finite(m, tensor, values, elements);
 }
 
 static peft_status merge_tensor(const merging *m, const peft__module *module, const char *tensor, const char *partner,
                                 bool bias) {
+    if (m->later) return peft__model_replace(m->ctx, m->merged, tensor, NULL);
     int64_t elements = 0;
     PEFT_TRY(tensor_elements(m, tensor, &elements));
     float *values = peft__alloc(m->ctx->mem, (size_t)elements * sizeof(float));
     if (values == NULL) return peft__fail_nomem(m->ctx, (size_t)elements * sizeof(float), tensor);
-    const peft_status status = merge_values(m, module, tensor, partner, bias, elements, values);
+    peft_status status = merge_values(m, module, tensor, partner, bias, elements, values);
+    if (status >= 0) status = peft__model_replace(m->ctx, m->merged, tensor, values);
     peft__free(m->ctx->mem, values);
+    return status;
+}
+
+/* The reader of a merged model whose tensors are made when they are written. */
+static peft_status make_tensor(void *user, uint32_t index, bool bias, float *out) {
+    const merging *m = user;
+    const peft__module *module = peft__model_module_at(m->base, index);
+    peft__arena names;
+    peft__arena_init(&names, m->ctx->mem);
+    const bool tied = module->tied_to != NULL && !bias;
+    const char *tensor = peft__module_tensor_name(module, &names, bias);
+    const char *partner = tied ? peft__module_tensor_name(module->tied_to, &names, false) : NULL;
+    int64_t elements = 0;
+    peft_status status = tensor != NULL && (!tied || partner != NULL) ? tensor_elements(m, tensor, &elements)
+                                                                      : peft__fail_nomem(m->ctx, 256, "a merged model");
+    if (status >= 0) status = merge_values(m, module, tensor, partner, bias, elements, out);
+    peft__arena_free(&names);
     return status;
 }
 
@@ -157,25 +180,43 @@ static peft_status check_adapters(peft_context *ctx, const peft_model *model, pe
     return PEFT_OK;
 }
 
+static peft_status make_merged(merging *m) {
+    PEFT_TRY(check_adapters(m->ctx, m->base, m->adapters, m->count));
+    PEFT_TRY(peft__model_clone(m->ctx, m->base, &m->merged));
+    peft__arena names;
+    peft__arena_init(&names, m->ctx->mem);
+    peft_status status = PEFT_OK;
+    for (uint32_t i = 0; status >= 0 && i < peft__model_module_count(m->base); i++)
+        status = merge_module(m, peft__model_module_at(m->base, i), &names);
+    peft__arena_free(&names);
+    if (status < 0) peft_model_destroy(m->merged);
+    return status;
+}
+
 peft_status peft_model_merge(peft_context *ctx, peft_model *model, peft_adapter *const *adapters, uint32_t count,
                              peft_model **out_model) {
     if (ctx == NULL) return PEFT_E_ARG;
     if (model == NULL || out_model == NULL || (adapters == NULL && count > 0))
         return peft__fail(ctx, PEFT_E_ARG, "peft_model_merge: an argument is NULL");
-    PEFT_TRY(check_adapters(ctx, model, adapters, count));
-    merging m = {ctx, model, NULL, adapters, count};
-    PEFT_TRY(peft__model_clone(ctx, model, &m.merged));
-    peft__arena names;
-    peft__arena_init(&names, ctx->mem);
-    peft_status status = PEFT_OK;
-    for (uint32_t i = 0; status >= 0 && i < peft__model_module_count(model); i++)
-        status = merge_module(&m, peft__model_module_at(model, i), &names);
-    peft__arena_free(&names);
-    if (status < 0) {
-        peft_model_destroy(m.merged);
-        return status;
-    }
+    merging m = {.ctx = ctx, .base = model, .adapters = adapters, .count = count};
+    PEFT_TRY(make_merged(&m));
     peft__model_finish(m.merged);
     *out_model = m.merged;
     return PEFT_OK;
+}
+
+peft_status peft_model_save_merged(peft_context *ctx, peft_model *model, peft_adapter *const *adapters, uint32_t count,
+                                   const char *path, peft_dtype dtype) {
+    if (ctx == NULL) return PEFT_E_ARG;
+    if (model == NULL || path == NULL || (adapters == NULL && count > 0))
+        return peft__fail(ctx, PEFT_E_ARG, "peft_model_save_merged: an argument is NULL");
+    merging m = {.ctx = ctx, .base = model, .adapters = adapters, .count = count, .later = true};
+    PEFT_TRY(make_merged(&m));
+    peft__model_read_later(m.merged, make_tensor, &m);
+    const size_t length = strlen(path);
+    const bool gguf = length > 5 && strcmp(path + length - 5, ".gguf") == 0;
+    const peft_status status =
+        gguf ? peft_model_save_gguf(ctx, m.merged, path) : peft_model_save(ctx, m.merged, path, dtype);
+    peft_model_destroy(m.merged);
+    return status;
 }

@@ -2,7 +2,7 @@
  *
  * Names are Hugging Face's whatever the model was read from. Tied weights are written once, under the name that other
  * readers expect. Nothing of the size of the model is ever held in memory: each tensor is widened, converted and put
- * out in turn.
+ * out in turn, matrices as they are stored a few rows at a time.
  */
 #include <stdio.h>
 
@@ -16,7 +16,10 @@ typedef struct saved_tensor {
     const char *name;
 } saved_tensor;
 
-enum { CHUNK = 4096 };
+enum {
+    CHUNK = 4096,
+    PART = 1 << 18 /* floats of a matrix that are widened at a time */
+};
 
 static const char *const EXTRA_FILES[] = {"tokenizer.json",
                                           "tokenizer_config.json",
@@ -47,9 +50,26 @@ static peft_status put_values(peft_dtype dtype, const float *values, int64_t cou
     return PEFT_OK;
 }
 
+static peft_status emit_rows(const saved_tensor *saved, int64_t rows, int64_t cols, peft_dtype dtype,
+                             peft__writer *writer) {
+    const int64_t part = peft__max_i64(1, PART / cols);
+    float *values = peft__alloc(saved->ctx->mem, (size_t)(part * cols) * sizeof *values);
+    if (values == NULL) return peft__fail_nomem(saved->ctx, (size_t)(part * cols) * sizeof *values, saved->name);
+    peft_status status = PEFT_OK;
+    for (int64_t first = 0; status >= 0 && first < rows; first += part) {
+        const int64_t some = peft__min_i64(part, rows - first);
+        status = peft__model_read_rows(saved->ctx, saved->model, saved->name, first, some, values);
+        if (status >= 0) status = put_values(dtype, values, some * cols, writer);
+    }
+    peft__free(saved->ctx->mem, values);
+    return status;
+}
+
 static peft_status emit(void *user, const peft__tensor_out *tensor, peft__writer *writer) {
     const saved_tensor *saved = user;
-    int64_t elements = 1;
+    int64_t elements = 1, rows = 0, cols = 0;
+    if (peft__model_has_rows(saved->model, saved->name, &rows, &cols))
+        return emit_rows(saved, rows, cols, tensor->dtype, writer);
     for (uint32_t i = 0; i < tensor->ndim; i++) elements *= tensor->shape[i];
     float *values = peft__alloc(saved->ctx->mem, (size_t)elements * sizeof *values);
     if (values == NULL) return peft__fail_nomem(saved->ctx, (size_t)elements * sizeof *values, saved->name);

@@ -84,11 +84,21 @@ static peft_status emit(void *user, const peft__tensor_out *tensor, peft__writer
     return status;
 }
 
+/* A tensor of the file as it is; its pages are let go, so that no more than one tensor of the base is ever resident. */
+static peft_status emit_stored(void *user, const peft__tensor_out *tensor, peft__writer *writer) {
+    const saving *s = user;
+    const peft__tensors *files = peft__gguf_tensors(s->gguf);
+    const peft__tensor *stored = peft__tensors_find(files, tensor->name);
+    if (stored == NULL) return peft__fail(s->ctx, PEFT_E_INTERNAL, "%s is not in the file", tensor->name);
+    const peft_status status = peft__writer_put(writer, stored->data, stored->bytes);
+    peft__tensors_drop(files, stored);
+    return status;
+}
+
 static peft_status add_changed(saving *s, uint32_t module, bool bias, peft__tensor_out *out) {
     source *from = peft__arena_alloc(&s->arena, sizeof *from);
     if (from == NULL) return peft__fail_nomem(s->ctx, sizeof *from, "a model's file");
     *from = (source){s, peft__model_module_at(s->base, module), bias};
-    out->data = NULL;
     out->emit = emit;
     out->user = from;
     return PEFT_OK;
@@ -102,7 +112,9 @@ static peft_status list_names(saving *s) {
             if (bias == 1 && !module->has_bias) continue;
             const char *tensor = tensor_name(s, module, bias == 1);
             const char *name = tensor != NULL ? arch->gguf_name(s->base, &s->arena, tensor) : NULL;
-            if (name != NULL && !peft__table_put(&s->names, name, strlen(name), 2 * (uint64_t)i + (uint64_t)bias))
+            const bool listed =
+                name == NULL || peft__table_put(&s->names, name, strlen(name), 2 * (uint64_t)i + (uint64_t)bias);
+            if (s->arena.failed || !listed)
                 return peft__fail_nomem(s->ctx, 256, "a model's file");
         }
     return PEFT_OK;
@@ -117,7 +129,7 @@ static peft_status list_tensors(saving *s) {
         const peft__tensor *tensor = peft__tensors_at(files, i);
         peft__tensor_out *out = &s->tensors[s->count++];
         *out = (peft__tensor_out){
-            .name = tensor->name, .dtype = tensor->dtype, .ndim = tensor->ndim, .data = tensor->data};
+            .name = tensor->name, .dtype = tensor->dtype, .ndim = tensor->ndim, .emit = emit_stored, .user = s};
         memcpy(out->shape, tensor->shape, sizeof out->shape);
         uint64_t which = 0;
         if (tensor->dtype == PEFT_DTYPE_OTHER)
@@ -132,6 +144,7 @@ static peft_status list_tensors(saving *s) {
         if (changed(s, i, false) == NULL) continue;
         const char *tensor = tensor_name(s, module, false);
         const char *name = tensor != NULL ? peft__model_arch(s->base)->gguf_name(s->base, &s->arena, tensor) : NULL;
+        if (s->arena.failed) return peft__fail_nomem(s->ctx, 256, "a model's file");
         if (name != NULL && peft__tensors_find(files, name) != NULL) continue;
         if (name == NULL || module->tied_to == NULL || module->tied_to->weight == NULL)
             return peft__fail(s->ctx, PEFT_E_UNSUPPORTED, "%s has no place in a GGUF file", module->name);
@@ -143,17 +156,28 @@ static peft_status list_tensors(saving *s) {
     return PEFT_OK;
 }
 
+/* A tensor that was read back is the one that was written; copied ones byte for byte. */
+static bool same_tensor(const saving *s, const peft__tensors *read, const peft__tensor_out *written) {
+    const peft__tensor *tensor = peft__tensors_find(read, written->name);
+    if (tensor == NULL || tensor->dtype != written->dtype || tensor->ndim != written->ndim ||
+        memcmp(tensor->shape, written->shape, tensor->ndim * sizeof *tensor->shape) != 0)
+        return false;
+    if (written->emit != emit_stored) return true;
+    const peft__tensors *files = peft__gguf_tensors(s->gguf);
+    const peft__tensor *stored = peft__tensors_find(files, written->name);
+    const bool same = stored != NULL && stored->bytes == tensor->bytes &&
+                      memcmp(tensor->data, stored->data, tensor->bytes) == 0;
+    if (stored != NULL) peft__tensors_drop(files, stored);
+    peft__tensors_drop(read, tensor);
+    return same;
+}
+
 static peft_status compare(const saving *s, const char *path) {
     peft__gguf *gguf = NULL;
     PEFT_TRY(peft__gguf_open(s->ctx, path, &gguf));
     const peft__tensors *read = peft__gguf_tensors(gguf);
     bool same = peft__tensors_count(read) == s->count && peft__gguf_key_count(gguf) >= peft__gguf_key_count(s->gguf);
-    for (size_t i = 0; same && i < s->count; i++) {
-        const peft__tensor *tensor = peft__tensors_find(read, s->tensors[i].name);
-        same = tensor != NULL && tensor->dtype == s->tensors[i].dtype && tensor->ndim == s->tensors[i].ndim &&
-               memcmp(tensor->shape, s->tensors[i].shape, tensor->ndim * sizeof *tensor->shape) == 0 &&
-               (s->tensors[i].data == NULL || memcmp(tensor->data, s->tensors[i].data, tensor->bytes) == 0);
-    }
+    for (size_t i = 0; same && i < s->count; i++) same = same_tensor(s, read, &s->tensors[i]);
     peft__gguf_free(gguf);
     return same ? PEFT_OK : peft__fail(s->ctx, PEFT_E_INTERNAL, "%s reads back with other tensors", path);
 }

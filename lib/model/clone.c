@@ -2,7 +2,7 @@
  *
  * Modules are copied, stored tensors are shared through the collection that both models hold. Replaced tensors are
  * floats in the clone's own arena, in Hugging Face's order, so nothing interleaved, transposed or offset is left in
- * them.
+ * them. A clone that is only to be written to a file may have them made one at a time when they are read.
  */
 #include "model/model_internal.h"
 
@@ -114,10 +114,11 @@ peft_status peft__model_replace(peft_context *ctx, peft_model *model, const char
     memcpy(tensor->shape, shape, ndim * sizeof *shape);
     if (!peft__dtype_tensor_bytes(PEFT_DTYPE_F32, ndim, tensor->shape, &tensor->bytes))
         return peft__fail(ctx, PEFT_E_FORMAT, "%s is too large", tensor_name);
-    float *data = peft__arena_alloc(&model->arena, tensor->bytes);
     tensor->name = peft__arena_strdup(&model->arena, tensor_name);
-    if (data == NULL || tensor->name == NULL) return peft__fail_nomem(ctx, tensor->bytes, tensor_name);
-    memcpy(data, values, tensor->bytes);
+    float *data = values != NULL ? peft__arena_alloc(&model->arena, tensor->bytes) : NULL;
+    if (tensor->name == NULL || (values != NULL && data == NULL))
+        return peft__fail_nomem(ctx, tensor->bytes, tensor_name);
+    if (values != NULL) memcpy(data, values, tensor->bytes);
     tensor->data = (const uint8_t *)data;
     tensor->type_name = "F32";
     tensor->file = "memory";
@@ -139,4 +140,13 @@ peft_status peft__model_replace(peft_context *ctx, peft_model *model, const char
     module->stored_offset = 0;
     module->transposed = module->kind == PEFT_MODULE_CONV1D; /* Hugging Face's order is [in, out] */
     return PEFT_OK;
+}
+
+void peft__model_read_later(peft_model *clone, peft__model_reader reader, void *user) {
+    clone->later = reader;
+    clone->later_user = user;
+}
+
+bool peft__tensor_is_later(const peft__tensor *tensor) {
+    return tensor->data == NULL;
 }

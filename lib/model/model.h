@@ -126,6 +126,9 @@ const peft__module *peft__model_find(const peft_model *model, const char *name);
 const peft__tensor *peft__model_tensor(const peft_model *model, const char *tensor_name);
 /* Widens one module's logical weight [out, in] (embedding [in, out]) to float, Q/K rows in Hugging Face order, Conv1D as stored [in, out]. */
 peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, const char *tensor_name, float *out);
+/* Rows [first, first + count) of that, for tensors of which peft__model_has_rows() says that they can be read in parts: [count, cols]. */
+bool peft__model_has_rows(const peft_model *model, const char *tensor_name, int64_t *out_rows, int64_t *out_cols);
+peft_status peft__model_read_rows(peft_context *ctx, const peft_model *model, const char *tensor_name, int64_t first, int64_t count, float *out);
 /* The same for a module at hand. The matrix as kernels read it: logical [out, in] for linear layers, [in, out] (one row a token) for
  * embeddings; `data` is NULL for a new module. */
 peft__matrix peft__module_matrix(const peft__module *module);
@@ -143,6 +146,12 @@ peft_model *peft__model_ref(peft_model *model);
  * Replacing the weight of a tied module unties it. Finish computes hash and sizes anew; until then nobody else may see the model. */
 peft_status peft__model_clone(peft_context *ctx, const peft_model *model, peft_model **out_model);
 peft_status peft__model_replace(peft_context *ctx, peft_model *model, const char *tensor_name, const float *values);
+/* Where values are made when they are asked for: a clone with such a reader may be written to a file, and nothing else. peft__model_replace with
+ * values NULL then announces a tensor; peft__model_read_tensor asks the reader for it. */
+typedef peft_status (*peft__model_reader)(void *user, uint32_t module, bool bias, float *out);
+void peft__model_read_later(peft_model *clone, peft__model_reader reader, void *user);
+/* Are the tensor's values made only when they are read? */
+bool peft__tensor_is_later(const peft__tensor *tensor);
 void peft__model_finish(peft_model *model);
 
 #endif

@@ -50,6 +50,8 @@ struct peft_model {
     peft__load_counts counts;
     int64_t parameters, bytes;
     uint64_t hash;
+    peft__model_reader later; /* of a clone that is only written to a file: makes the tensors without data */
+    void *later_user;
 };
 
 /* config.c */

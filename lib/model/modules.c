@@ -208,6 +208,10 @@ peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, 
     const peft__module *module = peft__model_split(model, tensor_name, &part);
     const peft__tensor *tensor = module == NULL ? NULL : peft__model_tensor(model, tensor_name);
     if (tensor == NULL) return peft__fail(ctx, PEFT_E_MISMATCH, "the model has no stored tensor %s", tensor_name);
+    if (peft__tensor_is_later(tensor)) {
+        if (model->later == NULL) return peft__fail(ctx, PEFT_E_INTERNAL, "%s has no values", tensor_name);
+        return model->later(model->later_user, module->index, part == 1, out);
+    }
     PEFT_TRY(peft__tensor_check_float(ctx, tensor));
     const int64_t elements = peft__tensor_elements(tensor);
     const peft__matrix m = peft__module_matrix(module);
@@ -228,6 +232,34 @@ peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, 
     }
     if (part == 0 && module->stored_offset != 0)
         for (int64_t i = 0; i < elements; i++) out[i] -= module->stored_offset;
+    return PEFT_OK;
+}
+
+bool peft__model_has_rows(const peft_model *model, const char *tensor_name, int64_t *out_rows, int64_t *out_cols) {
+    int part = 0;
+    const peft__module *module = peft__model_split(model, tensor_name, &part);
+    const peft__tensor *tensor = module == NULL ? NULL : peft__model_tensor(model, tensor_name);
+    if (tensor == NULL || peft__tensor_is_later(tensor) || part == 1 || module->kind == PEFT_MODULE_CONV1D) return false;
+    if (module->kind == PEFT_MODULE_TABLE || tensor->ndim != 2) return false;
+    const peft__matrix m = peft__module_matrix(module);
+    *out_rows = m.rows;
+    *out_cols = m.cols;
+    return !m.transposed;
+}
+
+peft_status peft__model_read_rows(peft_context *ctx, const peft_model *model, const char *tensor_name, int64_t first,
+                                  int64_t count, float *out) {
+    int64_t rows = 0, cols = 0;
+    int part = 0;
+    if (!peft__model_has_rows(model, tensor_name, &rows, &cols) || first < 0 || count < 0 || first > rows - count)
+        return peft__fail(ctx, PEFT_E_INTERNAL, "%s has no rows %lld to %lld", tensor_name, (long long)first,
+                          (long long)(first + count));
+    const peft__module *module = peft__model_split(model, tensor_name, &part);
+    PEFT_TRY(peft__tensor_check_float(ctx, peft__model_tensor(model, tensor_name)));
+    const peft__matrix m = peft__module_matrix(module);
+    for (int64_t row = 0; row < count; row++)
+        peft__dequantize(m.dtype, peft__matrix_row(&m, first + row), cols, out + row * cols);
+    for (int64_t i = 0; module->stored_offset != 0.0f && i < count * cols; i++) out[i] -= module->stored_offset;
     return PEFT_OK;
 }
 

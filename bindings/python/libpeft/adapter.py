@@ -33,16 +33,21 @@ class Adapter(Handle):
         return self
 
     @classmethod
-    def combine(cls, context, model, adapters, weights, method="cat", rank=0):
-        """One LoRA adapter from several: "cat" (exact), "svd" (cut to rank), or "linear" (as HF PEFT, not the exact sum)."""
+    def combine(cls, context, model, adapters, weights, method="cat", rank=0, density=0.5, majority="total", seed=0):
+        """One LoRA adapter from several: "cat" (exact), "svd" (cut to rank), or, as HF PEFT names and computes them, "linear", "ties",
+        "dare_linear", "dare_ties", "magnitude_prune" and these with "_svd" behind."""
         if len(adapters) != len(weights):
             raise ArgumentError(f"combine: {len(adapters)} adapters, {len(weights)} weights")
         handles = (ctypes.c_void_p * max(1, len(adapters)))(*[a.handle for a in adapters])
         factors = (ctypes.c_float * max(1, len(weights)))(*weights)
+        if majority not in ("total", "frequency"):
+            raise ArgumentError(f"combine: majority {majority!r}, expected 'total' or 'frequency'")
+        options = new_struct(_abi.CombineOptions, "peft_combine_options_init_sized", rank=rank, density=density,
+                             majority=int(majority == "frequency"), seed=seed)
         self = cls.__new__(cls)
         pointer = ctypes.c_void_p()
-        call(context, "peft_adapter_combine", context.handle, model.handle, handles, factors, len(adapters), method.encode(), rank,
-             ctypes.byref(pointer))
+        call(context, "peft_adapter_combine", context.handle, model.handle, handles, factors, len(adapters), method.encode(),
+             ctypes.byref(options), ctypes.byref(pointer))
         self._own(pointer.value, context, context, model)
         return self
 
@@ -58,6 +63,12 @@ class Adapter(Handle):
     def export_gguf(self, path):
         """Writes a LoRA adapter for llama.cpp."""
         call(self._context, "peft_adapter_export_gguf", self.handle, os.fsencode(path))
+
+    def verify(self, path):
+        """Reads back what save (a folder) or export_gguf (a file) wrote: (largest difference of logits, largest logit)."""
+        found = new_struct(_abi.Difference)
+        call(self._context, "peft_adapter_verify", self.handle, os.fsencode(path), ctypes.byref(found))
+        return found.largest, found.magnitude
 
     def save(self, folder):
         call(self._context, "peft_adapter_save", self.handle, os.fsencode(folder))

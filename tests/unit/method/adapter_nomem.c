@@ -46,8 +46,14 @@ static peft_status run(fixture *t, const char *config) {
         const float weights[] = {0.5f, 2.0f};
         peft_adapter *const two[] = {adapter, adapter};
         peft_adapter *combined = NULL;
+        peft_combine_options three;
+        peft_combine_options_init(&three);
+        three.rank = 3;
         status = peft_adapter_export_gguf(adapter, gguf);
-        if (status >= 0) status = peft_adapter_combine(t->ctx, t->model, two, weights, 2, "svd", 3, &combined);
+        if (status >= 0) status = peft_adapter_combine(t->ctx, t->model, two, weights, 2, "svd", &three, &combined);
+        peft_adapter_destroy(combined);
+        combined = NULL;
+        if (status >= 0) status = peft_adapter_combine(t->ctx, t->model, two, weights, 2, "ties_svd", NULL, &combined);
         peft_adapter_destroy(combined);
     }
     if (status >= 0) status = peft_adapter_load(t->ctx, t->model, t->folder, &loaded);

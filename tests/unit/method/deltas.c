@@ -216,15 +216,20 @@ static void check_combined(peft_context *ctx, peft_model *model) {
     peft_adapter *two[2] = {created(ctx, model, TWO[0], 1, 0.05f), created(ctx, model, TWO[1], 2, 0.05f)};
     peft_adapter *cat = NULL, *svd = NULL, *low = NULL, *linear = NULL, *alone = NULL;
     const float weights[] = {0.7f, -1.2f};
-    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, weights, 2, "cat", 0, &cat));
-    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, weights, 2, "svd", 5, &svd));
-    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, weights, 2, "svd", 1, &low));
-    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, two, weights, 2, "linear", 0, &linear), PEFT_E_MISMATCH);
+    peft_combine_options five, single;
+    peft_combine_options_init(&five);
+    peft_combine_options_init(&single);
+    five.rank = 5;
+    single.rank = 1;
+    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, weights, 2, "cat", NULL, &cat));
+    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, weights, 2, "svd", &five, &svd));
+    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, weights, 2, "svd", &single, &low));
+    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, two, weights, 2, "linear", NULL, &linear), PEFT_E_MISMATCH);
     CHECK(strstr(peft_context_error(ctx), "q_proj") != NULL);
-    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, two, weights, 2, "ties", 0, &linear), PEFT_E_ARG);
-    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, two, weights, 0, "cat", 0, &linear), PEFT_E_ARG);
+    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, two, weights, 2, "tis", NULL, &linear), PEFT_E_ARG);
+    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, two, weights, 0, "cat", NULL, &linear), PEFT_E_ARG);
     const float one = 1.0f;
-    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, &one, 1, "linear", 0, &alone));
+    CHECK_OK(ctx, peft_adapter_combine(ctx, model, two, &one, 1, "linear", NULL, &alone));
     if (cat != NULL && svd != NULL && low != NULL && alone != NULL) {
         CHECK(distance(ctx, model, two[0], model, alone) <= 2e-5);
         CHECK_OK(ctx, peft_adapter_set_scale(two[0], weights[0]));
@@ -239,7 +244,7 @@ static void check_combined(peft_context *ctx, peft_model *model) {
         check_merged(ctx, model, cat, "combined");
     }
     peft_adapter *dora = created(ctx, model, "{\"peft_type\": \"LORA\", \"use_dora\": true}", 1, 0.0f);
-    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, &dora, weights, 1, "cat", 0, &linear), PEFT_E_UNSUPPORTED);
+    CHECK_STATUS(NULL, peft_adapter_combine(ctx, model, &dora, weights, 1, "cat", NULL, &linear), PEFT_E_UNSUPPORTED);
     CHECK(strstr(peft_context_error(ctx), "DoRA") != NULL && linear == NULL);
     peft_adapter *all[] = {two[0], two[1], cat, svd, low, alone, dora};
     for (size_t i = 0; i < PEFT_COUNT(all); i++) peft_adapter_destroy(all[i]);
