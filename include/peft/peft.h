@@ -14,6 +14,7 @@
 #include "peft/metrics.h"
 #include "peft/model.h"
 #include "peft/optimizer.h"
+#include "peft/prompts.h"
 #include "peft/recipe.h"
 #include "peft/session.h"
 #include "peft/status.h"

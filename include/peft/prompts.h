@@ -26,6 +26,7 @@
 #ifndef PEFT_PROMPTS_H
 #define PEFT_PROMPTS_H
 
+#include "peft/metrics.h"
 #include "peft/session.h"
 
 #ifdef __cplusplus

@@ -25,6 +25,19 @@ peft_status peft__session_logits(peft_session *session, const peft_batch *batch,
     return PEFT_OK;
 }
 
+peft_status peft__session_marked(peft_session *session, const peft_batch *batch, const peft__value **out_logits) {
+    PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "reading logits",
+                                "does not come inside a pass"));
+    peft__session_start(session);
+    PEFT_TRY(peft__session_take_batch(session, &session->side, batch, false));
+    PEFT_TRY(peft__plan_for_batch(session, PEFT__PLAN_MARKED, &session->side.batch));
+    peft__plan *plan = &session->plans[PEFT__PLAN_MARKED];
+    PEFT_TRY(peft__graph_bind(plan->graph, &session->side.batch));
+    PEFT_TRY(peft__session_run_forward(session, plan));
+    *out_logits = plan->logits;
+    return PEFT_OK;
+}
+
 peft_status peft_session_logits(peft_session *session, const peft_batch *batch, int32_t which, float *out_logits,
                                 int64_t capacity, int64_t *out_rows, int64_t *out_cols) {
     if (session == NULL) return PEFT_E_ARG;

@@ -85,6 +85,10 @@ int64_t peft__reading_rows(const peft_session *session) {
     return peft__max_i64(0, session->generation.used - rows_in_front(session));
 }
 
+int64_t peft__reading_room(const peft_session *session) {
+    return peft__max_i64(0, session->generation.rows - rows_in_front(session));
+}
+
 void peft__reading_keep(peft_session *session, int64_t rows) {
     if (rows <= 0)
         session->generation.used = 0;

@@ -144,6 +144,8 @@ peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const 
                              peft__plan *out_plan);
 void peft__plan_free(peft_session *session, peft__plan *plan);
 bool peft__session_trains(const peft_session *session);
+/* Takes other adapters, each alike the one in its place, into every plan; what is stale already is dropped. */
+void peft__plan_exchange(peft_session *session, peft_adapter *const *adapters);
 
 /* ---- session.c ------------------------------------------------------------------------------------------------ */
 
@@ -177,6 +179,8 @@ peft_status peft__session_eval(peft_session *session, const peft_batch *batch, d
 /* logits.c: peft_session_logits() without the copy; `capacity` -1 = not checked. */
 peft_status peft__session_logits(peft_session *session, const peft_batch *batch, int32_t which, int64_t capacity,
                                  const peft__value **out_logits);
+/* logits.c: logits at the rows that have a label, whatever it is; valid until the next call. */
+peft_status peft__session_marked(peft_session *session, const peft_batch *batch, const peft__value **out_logits);
 /* At the start of a call that computes: a wish to cancel that came while no step was under way is forgotten. */
 void peft__session_start(peft_session *session);
 
