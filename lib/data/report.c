@@ -92,7 +92,8 @@ peft_status peft__dataset_write_report(peft_dataset *dataset, const char *name, 
                                             [PEFT__LEARNS_HIDDEN] = {"of which", "may be hidden"},
                                             [PEFT__LEARNS_CLASS] = {"with", "labels"},
                                             [PEFT__LEARNS_TARGETS] = {"with", "labels"},
-                                            [PEFT__LEARNS_ANSWER] = {"of which", "are learnt"}};
+                                            [PEFT__LEARNS_ANSWER] = {"of which", "are learnt"},
+                                            [PEFT__LEARNS_CHOICE] = {"of which", "are of answers"}};
     const bool windows = format == PEFT_DATA_TEXT || dataset->options.format == PEFT_DATA_MASKED_LM;
     (void)peft__buffer_printf(out, "%s: %s%s%s, %llu %s, %lld examples, %lld %s %s %lld %s, longest %d\n", name,
                               peft__data_format_name(format), dataset->chat_name != NULL ? " with chat template " : "",
@@ -174,8 +175,12 @@ peft_status peft__dataset_write_preview(peft_context *ctx, const peft_dataset *d
     peft__buffer_init(&scratch, ctx->mem);
     (void)peft__buffer_printf(out, "example %lld: %d tokens, %lld learnt\n", (long long)index, example->length,
                               (long long)peft__store_learnt(store, example));
-    if (store->classes != NULL && store->classes[index] != PEFT_IGNORE_LABEL)
-        (void)peft__buffer_printf(out, "class: %s\n", dataset->labels.names[store->classes[index]]);
+    if (store->classes != NULL && store->classes[index] != PEFT_IGNORE_LABEL) {
+        if (store->learns == PEFT__LEARNS_CHOICE)
+            (void)peft__buffer_printf(out, "right answer: %d\n", store->classes[index]);
+        else
+            (void)peft__buffer_printf(out, "class: %s\n", dataset->labels.names[store->classes[index]]);
+    }
     for (int64_t c = 0; store->targets != NULL && c < store->target_cols; c++)
         (void)peft__buffer_printf(out, "%s%g%s", c == 0 ? "targets: " : ", ",
                                   (double)store->targets[index * store->target_cols + c],
