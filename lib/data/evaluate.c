@@ -58,7 +58,7 @@ static peft_status grow_examples(peft_evaluation *e, int64_t capacity) {
     peft_context *ctx = e->ctx;
     PEFT_TRY(grow(ctx, &e->rows, capacity, sizeof *e->rows));
     PEFT_TRY(grow(ctx, &e->inputs, capacity, sizeof *e->inputs));
-    if (e->asks == PEFT__ASKS_CLASS) {
+    if (e->asks == PEFT__ASKS_CLASS || e->asks == PEFT__ASKS_CHOICE) {
         PEFT_TRY(grow(ctx, &e->labels, capacity, sizeof *e->labels));
         PEFT_TRY(grow(ctx, &e->given, capacity, sizeof *e->given));
     }
@@ -138,7 +138,7 @@ static void take_tag(peft_evaluation *e, const peft_dataset *dataset, int32_t in
 }
 
 /* Notes the example; `source` gives its input as text. */
-static peft_status next_example(peft_evaluation *e, const peft_dataset *dataset, int32_t index) {
+peft_status peft__evaluation_next(peft_evaluation *e, const peft_dataset *dataset, int32_t index) {
     const peft__store *store = &dataset->store;
     PEFT_TRY(peft__evaluation_reserve(e, store->examples[index].length));
     e->rows[e->count] = store->examples[index].row;
@@ -158,7 +158,7 @@ static peft_status take_labelled(peft_evaluation *e, const peft_dataset *dataset
                                  const int32_t *examples, const peft__value *logits) {
     int64_t row = 0;
     for (int64_t s = 0; s < batch->sequences; s++) {
-        PEFT_TRY(next_example(e, dataset, examples[s]));
+        PEFT_TRY(peft__evaluation_next(e, dataset, examples[s]));
         e->offsets[e->count++] = (int32_t)e->elements;
         const int32_t first = batch->offsets[s];
         for (int32_t r = first; r < batch->offsets[s + 1]; r++)
@@ -174,7 +174,7 @@ static peft_status take_all(peft_evaluation *e, const peft_dataset *dataset, con
                             const int32_t *examples, const peft__value *logits) {
     for (int64_t s = 0; s < batch->sequences; s++) {
         const int64_t length = batch->offsets[s + 1] - batch->offsets[s], first = logits->rows->offsets[s + 1] - length;
-        PEFT_TRY(next_example(e, dataset, examples[s]));
+        PEFT_TRY(peft__evaluation_next(e, dataset, examples[s]));
         if (e->asks == PEFT__ASKS_WORDS) {
             PEFT_TRY(peft__evaluation_fill(e, dataset, examples[s], logits, first));
             e->count++;
@@ -200,6 +200,7 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
                           const peft_batch *batch, const int32_t *examples) {
     const peft__value *logits = NULL;
     double loss = 0.0, count = 0.0;
+    if (e->asks == PEFT__ASKS_CHOICE) return peft__evaluation_rank(e, session, dataset, batch, examples);
     if (!e->labelled) {
         PEFT_TRY(peft__session_logits(session, batch, PEFT_LOGITS_ALL, -1, &logits));
     } else if (has_labels(e, batch)) {
@@ -211,7 +212,7 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
     }
     if (e->asks == PEFT__ASKS_NOTHING) {
         for (int64_t s = 0; s < batch->sequences; s++) {
-            PEFT_TRY(next_example(e, dataset, examples[s]));
+            PEFT_TRY(peft__evaluation_next(e, dataset, examples[s]));
             e->count++;
         }
         return PEFT_OK;
@@ -225,7 +226,7 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
         return peft__fail(e->ctx, PEFT_E_INTERNAL, "%lld rows of logits for %lld sequences",
                           (long long)logits->rows->count, (long long)batch->sequences);
     for (int64_t s = 0; s < batch->sequences; s++) {
-        PEFT_TRY(next_example(e, dataset, examples[s]));
+        PEFT_TRY(peft__evaluation_next(e, dataset, examples[s]));
         take_whole(e, dataset, examples[s], row_of(logits, s));
         e->count++;
     }
@@ -248,6 +249,10 @@ static peft_status choose(peft_evaluation *e, const peft_dataset *dataset) {
         break;
     case PEFT__LEARNS_TOKENS:
         e->asks = PEFT__ASKS_TAGS;
+        break;
+    case PEFT__LEARNS_CHOICE:
+        e->asks = PEFT__ASKS_CHOICE;
+        if (e->classes == 0) return PEFT_OK;
         break;
     case PEFT__LEARNS_HIDDEN:
         e->asks = e->labelled ? PEFT__ASKS_NOTHING : PEFT__ASKS_WORDS;
@@ -308,7 +313,11 @@ peft_status peft_evaluate(peft_session *session, peft_dataset *dataset, const pe
     uint64_t epoch, batch;
     peft_dataset_position(dataset, &epoch, &batch);
     peft_status status = choose(e, dataset);
+    /* Right answers alone are for learning: judging takes them all. */
+    const uint32_t right_only = dataset->options.right_only;
+    dataset->options.right_only = 0;
     if (status >= 0) status = go_through(e, session, dataset);
+    dataset->options.right_only = right_only;
     const peft_status back = peft_dataset_seek(dataset, epoch, batch);
     if (status >= 0) status = back;
     if (status < 0) {

@@ -16,7 +16,8 @@ typedef enum {
     PEFT__ASKS_CLASSES,
     PEFT__ASKS_VALUES,
     PEFT__ASKS_TAGS,
-    PEFT__ASKS_WORDS /* for hidden tokens */
+    PEFT__ASKS_WORDS, /* for hidden tokens */
+    PEFT__ASKS_CHOICE /* which of its answers; `classes` is 0 where rows bring answers of their own */
 } peft__asks;
 
 struct peft_evaluation {
@@ -30,7 +31,7 @@ struct peft_evaluation {
     int64_t count, capacity;
     int64_t *rows;       /* [count] */
     const char **inputs; /* [count] JSON, or NULL */
-    int32_t *labels;     /* CLASS: [count]; TAGS: [elements] PEFT_IGNORE_LABEL = none */
+    int32_t *labels;     /* CLASS, CHOICE: [count]; TAGS: [elements] PEFT_IGNORE_LABEL = none */
     int32_t *given;      /* likewise: the answers */
     float *outputs;      /* CLASS: probabilities, CLASSES: logits, VALUES: numbers, each [count, classes]; TAGS: probability of
                             the answer [elements] */
@@ -49,5 +50,12 @@ peft_status peft__evaluation_reserve(peft_evaluation *e, int64_t elements);
 /* evaluate_words.c: what fits the hidden tokens of example number `index`; logits of all its rows begin at `first`. */
 peft_status peft__evaluation_fill(peft_evaluation *e, const peft_dataset *dataset, int32_t index,
                                   const peft__value *logits, int64_t first);
+
+/* evaluate.c: notes example number `index` of the data set; peft_evaluation.count goes up when its answer is known. */
+peft_status peft__evaluation_next(peft_evaluation *e, const peft_dataset *dataset, int32_t index);
+
+/* evaluate_choices.c: a batch of questions with answers to choose among. */
+peft_status peft__evaluation_rank(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
+                                  const peft_batch *batch, const int32_t *examples);
 
 #endif

@@ -14,12 +14,15 @@ static const char *const OF_CLASS[] = {"accuracy",        "macro_f1",     "micro
 static const char *const OF_CLASSES[] = {"accuracy", "macro_f1", "micro_f1", "weighted_f1", NULL};
 static const char *const OF_VALUES[] = {"pearson", "spearman", "mse", "mae", "r2", NULL};
 static const char *const OF_TAGS[] = {"entity_f1", "entity_precision", "entity_recall", "accuracy", "macro_f1", NULL};
+static const char *const OF_CHOICES[] = {"accuracy", NULL}; /* of rows with answers of their own */
 static const char *const OF_NOTHING[] = {NULL};
 
 static const char *const *names_of(const peft_evaluation *e) {
     switch (e->asks) {
     case PEFT__ASKS_CLASS:
         return OF_CLASS;
+    case PEFT__ASKS_CHOICE:
+        return e->classes > 0 ? OF_CLASS : OF_CHOICES;
     case PEFT__ASKS_CLASSES:
         return OF_CLASSES;
     case PEFT__ASKS_VALUES:
@@ -123,12 +126,23 @@ static double of_tags(const sample *s, const int64_t *indices, int64_t count) {
     return of_classes(s, elements);
 }
 
+static double of_choices(const peft_evaluation *e, const int64_t *indices, int64_t count) {
+    int64_t right = 0, known = 0;
+    for (int64_t i = 0; i < count; i++) {
+        if (e->labels[indices[i]] == PEFT_IGNORE_LABEL) continue;
+        known++;
+        right += e->labels[indices[i]] == e->given[indices[i]];
+    }
+    return known > 0 ? (double)right / (double)known : NAN;
+}
+
 static double measure(void *user, const int64_t *indices, int64_t count) {
     const sample *s = user;
     const peft_evaluation *e = s->e;
     const int64_t cols = e->classes;
     if (e->asks == PEFT__ASKS_TAGS) return of_tags(s, indices, count);
-    if (e->asks == PEFT__ASKS_CLASS) {
+    if (e->asks == PEFT__ASKS_CHOICE && cols == 0) return of_choices(e, indices, count);
+    if (e->asks == PEFT__ASKS_CLASS || e->asks == PEFT__ASKS_CHOICE) {
         for (int64_t i = 0; i < count; i++) {
             s->labels[i] = e->labels[indices[i]];
             s->given[i] = e->given[indices[i]];
@@ -266,7 +280,8 @@ peft_status peft_evaluation_metric(const peft_evaluation *e, const char *name, u
 peft_status peft_evaluation_confusion(const peft_evaluation *e, int64_t *out_confusion, int64_t capacity,
                                       uint32_t *out_classes) {
     if (e == NULL) return PEFT_E_ARG;
-    if (!e->labelled || (e->asks != PEFT__ASKS_CLASS && e->asks != PEFT__ASKS_TAGS))
+    if (!e->labelled || e->classes == 0 ||
+        (e->asks != PEFT__ASKS_CLASS && e->asks != PEFT__ASKS_TAGS && e->asks != PEFT__ASKS_CHOICE))
         return peft__fail(e->ctx, PEFT_E_UNSUPPORTED, "only labelled data with one class an element has a confusion matrix");
     const int64_t cells = (int64_t)e->classes * e->classes, count = e->asks == PEFT__ASKS_TAGS ? e->elements : e->count;
     if (out_classes != NULL) *out_classes = e->classes;

@@ -56,7 +56,9 @@ static void put_classes(peft_evaluation *e, const int64_t *cells) {
 }
 
 static peft_status put_table(peft_evaluation *e) {
-    if (e->asks != PEFT__ASKS_CLASS && e->asks != PEFT__ASKS_TAGS) return PEFT_OK;
+    if (e->classes == 0 ||
+        (e->asks != PEFT__ASKS_CLASS && e->asks != PEFT__ASKS_TAGS && e->asks != PEFT__ASKS_CHOICE))
+        return PEFT_OK;
     const int64_t count = (int64_t)e->classes * e->classes;
     int64_t *cells = peft__alloc(e->ctx->mem, (size_t)count * sizeof *cells);
     if (cells == NULL) return peft__fail_nomem(e->ctx, (size_t)count * sizeof *cells, "a confusion matrix");
@@ -150,6 +152,9 @@ static bool put_prediction(const peft_evaluation *e, int64_t index, json_t *row)
         return put_tags(e, index, row);
     case PEFT__ASKS_WORDS:
         return put_ready(e, index, row);
+    case PEFT__ASKS_CHOICE:
+        return put(row, "prediction",
+                   e->classes > 0 ? json_string(e->names[e->given[index]]) : json_integer(e->given[index]));
     default:
         return put_whole(e, index, row);
     }
