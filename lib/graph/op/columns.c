@@ -13,18 +13,6 @@ typedef struct columns {
     int32_t padding_index;
 } columns;
 
-static const int32_t *indices(const columns *a) {
-    switch (a->by) {
-    case PEFT__LOOKUP_POSITIONS:
-        return a->rows->positions;
-    case PEFT__LOOKUP_TYPES:
-        return a->rows->types;
-    case PEFT__LOOKUP_IDS:
-        break;
-    }
-    return a->rows->ids;
-}
-
 static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     (void)phase;
     const peft__value *out = node->out[0];
@@ -34,7 +22,7 @@ static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
 static void forward(const peft__node *node, uint32_t tile) {
     const columns *a = node->attr;
     const peft__value *out = node->out[0], *matrix = node->in[0];
-    const int32_t *index = indices(a);
+    const int32_t *index = peft__lookup_indices(a->rows, a->by);
     const peft__range rows = peft__tile_rows(tile, out->rows->count, out->cols);
     for (int64_t r = rows.first; r < rows.end; r++) {
         float *to = peft__row(out, r);
@@ -46,7 +34,7 @@ static void forward(const peft__node *node, uint32_t tile) {
 static void backward(const peft__node *node, uint32_t tile) {
     const columns *a = node->attr;
     const peft__value *out = node->out[0], *matrix = node->in[0];
-    const int32_t *index = indices(a);
+    const int32_t *index = peft__lookup_indices(a->rows, a->by);
     const int64_t j = (int64_t)tile;
     float *grad = peft__grad_row(matrix, j);
     if (!peft__accumulates(node, 0)) memset(grad, 0, (size_t)matrix->cols * sizeof(float));

@@ -13,18 +13,6 @@ typedef struct embedding {
     int32_t padding_index;
 } embedding;
 
-static const int32_t *indices(const embedding *a) {
-    switch (a->by) {
-    case PEFT__LOOKUP_POSITIONS:
-        return a->rows->positions;
-    case PEFT__LOOKUP_TYPES:
-        return a->rows->types;
-    case PEFT__LOOKUP_IDS:
-        break;
-    }
-    return a->rows->ids;
-}
-
 static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
     (void)phase;
     const peft__value *out = node->out[0];
@@ -35,7 +23,7 @@ static void forward(const peft__node *node, uint32_t tile, const peft__run *run)
     const embedding *a = node->attr;
     const peft__kernels *kernels = peft__kernels_for(run->cpu);
     const peft__value *out = node->out[0];
-    const int32_t *index = indices(a);
+    const int32_t *index = peft__lookup_indices(a->rows, a->by);
     const peft__matrix table = peft__weight_matrix(&a->table);
     const peft__range rows = peft__tile_rows(tile, out->rows->count, out->cols);
     for (int64_t r = rows.first; r < rows.end; r++) {
@@ -53,7 +41,7 @@ static void backward(const peft__node *node, uint32_t tile, const peft__run *run
     const embedding *a = node->attr;
     const peft__kernels *kernels = peft__kernels_for(run->cpu);
     const peft__value *out = node->out[0], *table = node->in[0];
-    const int32_t *index = indices(a);
+    const int32_t *index = peft__lookup_indices(a->rows, a->by);
     const peft__range columns = peft__tile_columns(tile, out->cols);
     const int64_t count = columns.end - columns.first;
     if (!peft__accumulates(node, 0))

@@ -49,6 +49,11 @@ static inline float *peft__grad_row(const peft__value *value, int64_t row) {
     return value->grad + row * value->ld;
 }
 
+/* What each row is looked up by, [rows]. */
+static inline const int32_t *peft__lookup_indices(const peft__rows *rows, peft__lookup by) {
+    return by == PEFT__LOOKUP_POSITIONS ? rows->positions : by == PEFT__LOOKUP_TYPES ? rows->types : rows->ids;
+}
+
 /* Floats of a frozen vector, in the graph's memory; NULL after a failure. */
 const float *peft__frozen_vector(peft__graph *graph, const peft__tensor *tensor);
 
