@@ -132,6 +132,21 @@ static void check_base(const peft_adapter *adapter, const peft__tensors *tensors
                   peft__tensors_name(tensors), text, mine);
 }
 
+/* With bias "all", HF PEFT saves biases under modules_to_save three times: as the module's, and under the two names that
+ * they have in memory (with the adapter's name where the module has parts); the untrained original is never read. */
+static bool is_second_copy(const peft__tensors *tensors, peft__arena *arena, const char *name) {
+    static const char original[] = ".original_module.", saved[] = ".modules_to_save.";
+    if (strstr(name, original) != NULL) return true;
+    const char *at = strstr(name, saved);
+    for (int i = 0; at != NULL && i < 2; i++) {
+        const char *rest = at + sizeof saved - 1;
+        if (i == 1) rest = strchr(rest, '.') != NULL ? strchr(rest, '.') + 1 : rest;
+        const char *first = peft__arena_strfmt(arena, "%.*s.%s", (int)(at - name), name, rest);
+        if (first != NULL && peft__tensors_find(tensors, first) != NULL) return true;
+    }
+    return false;
+}
+
 static peft_status read_all(peft_adapter *adapter, const peft__tensors *tensors, places *p) {
     peft_context *ctx = adapter->ctx;
     PEFT_TRY(places_fill(adapter, p));
@@ -143,6 +158,7 @@ static peft_status read_all(peft_adapter *adapter, const peft__tensors *tensors,
     for (size_t i = 0; i < count; i++) {
         const peft__tensor *tensor = peft__tensors_at(tensors, i);
         bool taken = false;
+        if (is_second_copy(tensors, &p->arena, tensor->name)) continue;
         PEFT_TRY(place(adapter, p, tensor, &renamed, &taken));
         if (!taken) unmatched[unmatched_count++] = tensor->name;
     }
@@ -299,11 +315,31 @@ peft_status peft__export_add_base(peft__export *file, const char *key, const cha
     return PEFT_OK;
 }
 
+/* What is_second_copy() skips. For a head that the base does not have, the original is as good as the copy. */
+static peft_status add_second_copies(const peft__param *param, const char *base, peft__export *file) {
+    static const char saved[] = ".modules_to_save.";
+    const char *at = strstr(param->name, saved);
+    if (base == NULL || at == NULL || strcmp(strrchr(param->name, '.'), ".bias") != 0) return PEFT_OK;
+    const char *rest = at + sizeof saved - 1, *part = strchr(rest, '.') != NULL ? "default." : "";
+    const int before = (int)(at - param->name);
+    const char *copy = peft__arena_strfmt(file->arena, "%.*s%s%s%s", before, param->name, saved, part, rest);
+    const char *name = peft__arena_strfmt(file->arena, "%.*s.original_module.%s", before, param->name, rest);
+    if (copy == NULL || name == NULL) return peft__fail_nomem(file->adapter->ctx, 256, "an adapter's file");
+    PEFT_TRY(peft__export_add(file, copy, param->ndim, param->shape, param->data));
+    int which = 0;
+    const peft__module *module = peft__model_split(file->adapter->model, base, &which);
+    return module != NULL && !module->is_new ? peft__export_add_base(file, name, base)
+                                             : peft__export_add(file, name, param->ndim, param->shape, param->data);
+}
+
 static peft_status gather(const peft_adapter *adapter, peft__export *file) {
+    const char *bias = json_string_value(json_object_get(adapter->config, "bias"));
+    const bool all = bias != NULL && strcmp(bias, "all") == 0;
     for (uint32_t i = 0; i < adapter->count; i++) {
         const peft__param *param = &adapter->params[i];
-        if (adapter->slots[i].key != NULL)
-            PEFT_TRY(peft__export_add(file, adapter->slots[i].key, param->ndim, param->shape, param->data));
+        if (adapter->slots[i].key == NULL) continue;
+        PEFT_TRY(peft__export_add(file, adapter->slots[i].key, param->ndim, param->shape, param->data));
+        if (all) PEFT_TRY(add_second_copies(param, adapter->slots[i].base, file));
     }
     return adapter->method->export != NULL ? adapter->method->export(adapter, file) : PEFT_OK;
 }

@@ -95,6 +95,10 @@ static peft_status check_used(peft_adapter *adapter, const json_t *list) {
             if (names < PEFT_COUNT(parts)) parts[names++] = dot != NULL ? dot + 1 : module;
         }
         if (used) continue;
+        if (adapter->loading) { /* HF PEFT's lists may name what only other models have */
+            peft__log(adapter->ctx, PEFT_LOG_WARNING, "%s: modules_to_save: \"%.100s\" matches no module", WHERE, name);
+            continue;
+        }
         closest = peft__closest(name, parts, names);
         return peft__fail(adapter->ctx, PEFT_E_MISMATCH, "%s: modules_to_save: \"%.100s\" matches no module%s%s", WHERE,
                           name, closest != NULL ? "; closest: " : "", closest != NULL ? closest : "");
