@@ -123,6 +123,7 @@ int main(int argc, char **argv) {
     join(path, sizeof path, scratch, "adapter");
     for (size_t i = 0; i < PEFT_COUNT(files); i++) (void)unlink(join(file, sizeof file, path, files[i]));
     (void)rmdir(path);
+    complete_remove(join(path, sizeof path, scratch, "model"));
     (void)rmdir(scratch);
     printf("%d passed, %d failed, %d skipped\n", counts.passed, counts.failed, counts.skipped);
     return counts.failed > 0 ? 1 : 0;

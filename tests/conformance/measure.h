@@ -50,6 +50,15 @@ void choices_free(choices *c);
 void check_choice_scores(peft_context *ctx, peft_session *session, const peft_batch *batch, const peft__tensors *expected, double tolerance,
                          outcome *out);
 
+/* complete.c: the module tree's name of a trained tensor, without what HF PEFT puts around it. */
+void plain_name(const char *name, char *out, size_t size);
+/* A model folder `to`: that of `from` with the frozen tensors of a case, and those trained ones that lie beside them (the bias of a
+ * layer whose weight is frozen). False after outcome_fail. */
+bool complete_model(peft_context *ctx, const char *from, const peft__tensors *frozen, const peft__tensors *trained, const char *to,
+                    outcome *out);
+/* Removes what complete_model made. */
+void complete_remove(const char *to);
+
 /* hidden.c: hidden.<i> and decoder_hidden.<i> of the base model. `source`: where each row lies in the rectangle. */
 void check_hidden(peft_context *ctx, peft_model *model, const peft_batch *batch, const int32_t *source, const peft__tensors *expected,
                   double tolerance, outcome *out);
