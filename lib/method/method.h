@@ -94,6 +94,8 @@ typedef struct peft__method {
     /* A penalty on the parameters alone: returns its value and adds factor * its gradient to grads[i] of param i
      * (grads, or an entry, may be NULL). The session adds it to every training loss. NULL: none. */
     double (*penalty)(const peft_adapter *adapter, float *const *grads, double factor);
+    /* Before the optimizer changes the parameters: makes them what the pass computed with. NULL: they are. */
+    void (*before_step)(peft_adapter *adapter);
     /* After the optimizer has changed the parameters, before gradients are dropped. NULL: nothing. */
     peft_status (*after_step)(peft_adapter *adapter, const peft__step *step);
 

@@ -5,7 +5,8 @@
  * what it knows, are kept. Q starts at zero, R at I. The default series turns the other way than the exact form, as in
  * HF PEFT: use_cayley_neumann belongs to the file. Merging turns the rows of W [out, in]: W R^T.
  *
- * With `coft`, Q is drawn back to a ball of radius eps / sqrt(blocks) after each step, and before use.
+ * With `coft`, Q is drawn back to a ball of radius eps / sqrt(blocks) before use, and before and after each step: what
+ * was set from outside may lie beyond it.
  */
 #include <math.h>
 
@@ -118,7 +119,7 @@ static float radius_of(const oft *o, const oft_layer *layer) {
     return o->coft ? (float)(o->eps / sqrt((double)layer->matrices)) : 0.0f;
 }
 
-static void draw_back(const peft_adapter *adapter) {
+static void draw_back(peft_adapter *adapter) {
     const oft *o = adapter->state;
     for (uint32_t i = 0; o->coft && i < o->count; i++) {
         const peft__param *param = &adapter->params[o->layers[i].param];
@@ -256,5 +257,6 @@ const peft__method peft__method_oft = {
     .configure = configure,
     .changes = changes,
     .merge = merge,
+    .before_step = draw_back,
     .after_step = after_step,
 };

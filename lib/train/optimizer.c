@@ -378,6 +378,7 @@ peft_status peft_optimizer_step(peft_optimizer *optimizer, peft_session *session
     const double largest = (double)optimizer->options.max_grad_norm;
     if (largest > 0.0) stats.clip_factor = fmin(1.0, largest / (stats.grad_norm + 1e-6));
     work.grad_scale = stats.clip_factor / sums.divisor;
+    if (optimizer->adapter->method->before_step != NULL) optimizer->adapter->method->before_step(optimizer->adapter);
 
     if (optimizer->options.kind == PEFT_OPTIMIZER_ADAFACTOR)
         peft__pool_run(ctx->pool, optimizer->moment_count, adafactor_tile, &work);
