@@ -65,7 +65,7 @@ class Batch(Struct):
                 ("sequence_labels", P(i32)), ("sequence_targets", P(f32)), ("target_cols", i64), ("mask_positions", P(i32)),
                 ("adapter_ids", P(i32)), ("decoder_rows", i64), ("decoder_sequences", i64), ("decoder_offsets", P(i32)),
                 ("decoder_input_ids", P(i32)), ("decoder_labels", P(i32)), ("decoder_source", P(i32)), ("prompt_index", P(i32)), ("image_grids", P(i32)),
-                ("start_positions", P(i32)), ("end_positions", P(i32))]
+                ("start_positions", P(i32)), ("end_positions", P(i32)), ("questions", i64), ("choice_offsets", P(i32))]
 
 
 class CombineOptions(Struct):
@@ -122,7 +122,8 @@ class DatasetOptions(Struct):
                 ("validation_fraction", f64), ("max_examples", i64), ("chat_template", text), ("text_key", text), ("prompt_key", text),
                 ("completion_key", text), ("drop_last", u32), ("reserved", u32 * 7), ("label_key", text), ("text_pair_key", text),
                 ("label_names", P(text)), ("label_name_count", u32), ("unlabelled", u32), ("truncation", i32), ("mask_probability", f32),
-                ("image_flip", f32), ("image_crop", u32)]
+                ("image_flip", f32), ("image_crop", u32), ("input_template", text), ("choices_key", text), ("verbalizers", P(text)),
+                ("verbalizer_count", u32), ("right_only", u32)]
 
 
 class EvaluateOptions(Struct):
@@ -284,6 +285,7 @@ PROTOTYPES = {
     "peft_session_output_grad": (status, [handle, P(P(f32))]),
     "peft_session_get_gradients": (status, [handle, handle, P(f32), i64]),
     "peft_session_set_gradients": (status, [handle, handle, P(f32), i64]),
+    "peft_session_rank": (status, [handle, P(Batch), f32, P(i32), P(f64), i64, P(i64)]),
     "peft_session_score": (status, [handle, P(Batch), P(f64), P(i64), i64, P(i64)]),
     "peft_generate_options_init_sized": (None, [P(GenerateOptions), u32]),
     "peft_session_generate": (status, [handle, P(i32), i64, P(GenerateOptions), P(i32), i64, P(i64)]),

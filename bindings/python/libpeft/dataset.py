@@ -10,7 +10,7 @@ from ._base import Handle, as_float_pointer, as_int_pointer, call, decode, int_a
 from ._lib import lib
 
 FORMATS = ("auto", "text", "text_rows", "prompt_completion", "alpaca", "sharegpt", "messages", "classification", "regression", "multi_label",
-           "token_cls", "masked_lm", "images")
+           "token_cls", "masked_lm", "images", "choices", "question_ans")
 
 
 class Batch:
@@ -109,8 +109,8 @@ class _DatasetBatch:
 
     @property
     def sequence_labels(self):
-        """Class of each sequence (a copy), or None."""
-        return self._array(self.struct.sequence_labels, (self.struct.sequences,))
+        """Class of each sequence, or right answer of each question (a copy), or None."""
+        return self._array(self.struct.sequence_labels, (self.struct.questions or self.struct.sequences,))
 
     @property
     def sequence_targets(self):
@@ -132,10 +132,11 @@ class Dataset(Handle):
     _destroy = "peft_dataset_destroy"
 
     def __init__(self, context, model, path=None, format="auto", **options):
-        names = options.pop("label_names", None)
-        if names is not None:
-            options["label_names"] = (ctypes.c_char_p * max(len(names), 1))(*[str(n).encode() for n in names])
-            options["label_name_count"] = len(names)
+        for key, count in (("label_names", "label_name_count"), ("verbalizers", "verbalizer_count")):
+            names = options.pop(key, None)
+            if names is not None:
+                options[key] = (ctypes.c_char_p * max(len(names), 1))(*[str(n).encode() for n in names])
+                options[count] = len(names)
         struct = new_struct(_abi.DatasetOptions, "peft_dataset_options_init_sized", format=FORMATS.index(format), **options)
         pointer = ctypes.c_void_p()
         if path is None:

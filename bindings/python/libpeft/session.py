@@ -112,6 +112,14 @@ class Session(Handle):
              tokens.ctypes.data_as(ctypes.POINTER(ctypes.c_int64)), size, ctypes.byref(count))
         return nll[: count.value].copy(), tokens[: count.value].copy()
 
+    def rank(self, batch, length_penalty=1.0):
+        """Rank classification: (number of the likeliest answer, cross entropy over the answers or NaN) of every question of the batch."""
+        size = max(batch.struct.questions, batch.struct.sequences)
+        best, losses, count = numpy.empty(size, numpy.int32), numpy.empty(size, numpy.float64), ctypes.c_int64()
+        call(self._context, "peft_session_rank", self.handle, ctypes.byref(batch.struct), length_penalty, as_int_pointer(best),
+             losses.ctypes.data_as(ctypes.POINTER(ctypes.c_double)), size, ctypes.byref(count))
+        return best[: count.value].copy(), losses[: count.value].copy()
+
     def output(self):
         """own_loss sessions: the outputs of the last forward pass (a copy)."""
         pointer, rows, cols = ctypes.POINTER(ctypes.c_float)(), ctypes.c_int64(), ctypes.c_int64()
