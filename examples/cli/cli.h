@@ -213,6 +213,7 @@ int command_merge(cli *c, args *a);
 int command_export(cli *c, args *a);
 int command_import(cli *c, args *a);
 int command_combine(cli *c, args *a);
+int command_compare(cli *c, args *a);
 int command_preview(cli *c, args *a);
 int command_recipe(cli *c, args *a);
 

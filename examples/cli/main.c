@@ -12,6 +12,7 @@ static const char HELP[] =
     "  generate MODEL                      continues a text, or talks\n"
     "  inspect PATH                        what a model, adapter, tokenizer or tensor file holds\n"
     "  estimate RECIPE.yaml                memory and time of a run, measured on a few steps\n"
+    "  compare RECIPE.yaml [key=value ...] several methods side by side: quality, size, memory, time\n"
     "  preview RECIPE.yaml                 examples as the model sees them, learnt tokens marked\n"
     "  recipe RECIPE.yaml                  every value in effect and where it came from\n"
     "  merge MODEL ADAPTER --output DIR    a model with the adapter's changes in its weights\n"
@@ -37,7 +38,7 @@ int main(int argc, char **argv) {
     } COMMANDS[] = {{"train", command_train},     {"eval", command_eval},         {"predict", command_predict},   {"generate", command_generate},
                     {"inspect", command_inspect}, {"estimate", command_estimate}, {"merge", command_merge},
                     {"preview", command_preview}, {"recipe", command_recipe},     {"combine", command_combine},
-                    {"export", command_export},   {"import", command_import}};
+                    {"compare", command_compare}, {"export", command_export},   {"import", command_import}};
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
         fputs(HELP, stdout);
         return EXIT_DONE;

@@ -85,11 +85,11 @@ static peft_status classify(peft_recipe *recipe, peft__recipe_item *item) {
     const json_t *own = peft__recipe_value(recipe, "adapter.method");
     if (own == NULL) own = peft__recipe_value(recipe, "adapter.peft_type");
     const char *inherited = json_is_string(own) ? json_string_value(own) : "lora";
-    item->name = hard != NULL ? "hard prompt"
-                 : icl != NULL
-                     ? (item->shots > 0 ? peft__arena_strfmt(&recipe->arena, "icl, %lld shots", (long long)item->shots)
-                                        : "icl")
-                     : peft__arena_strdup(&recipe->arena, method != NULL ? method : inherited);
+    item->name =
+        hard != NULL ? "hard prompt"
+        : icl != NULL
+            ? (item->shots > 0 ? peft__arena_strfmt(&recipe->arena, "icl, %lld shots", (long long)item->shots) : "icl")
+            : peft__arena_strdup(&recipe->arena, method != NULL ? method : inherited);
     return item->name != NULL ? PEFT_OK : peft__fail_nomem(recipe->ctx, 64, "a recipe");
 }
 
@@ -176,8 +176,8 @@ peft_status peft__recipe_read_items(peft_recipe *recipe) {
         for (size_t k = 0; k < i; k++)
             if (strcmp(recipe->items[k].name, item->name) == 0)
                 return peft__fail(recipe->ctx, PEFT_E_FORMAT,
-                                  "%s: compare: there is an entry \"%.60s\" already; give this one a name",
-                                  item->where, item->name);
+                                  "%s: compare: there is an entry \"%.60s\" already; give this one a name", item->where,
+                                  item->name);
         peft_recipe *made = NULL;
         PEFT_TRY(open_item(recipe, item, NULL, 0, &made));
         peft_recipe_destroy(made);

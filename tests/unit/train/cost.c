@@ -1,5 +1,5 @@
-/* The FLOP model against the table of Liu et al. 2022 (section 4.2, table 1): 41 shots of 98 tokens, a query of 103, T-Few
- * trained for 1000 steps of 8 examples. The paper prints two digits. */
+/* The FLOP model against the table of Liu et al. 2022 (section 4.2, table 1): 41 shots of 98 tokens, a query of 103,
+ * T-Few trained for 1000 steps of 8 examples. The paper prints two digits. */
 #include "check.h"
 #include "peft/cost.h"
 
@@ -26,7 +26,8 @@ static void check_table(void) {
     CHECK(prints(icl(t5, 11e9), "4.5e+13"));
     /* GPT-3 175B */
     CHECK(prints(icl(decoder, 175e9), "1.4e+15"));
-    /* GPT-3 6.7B and 13B: the paper's formula gives 5.5e13 and 1.1e14, its table 5.4e13 and 1.0e14, which are the shots without the query. */
+    /* GPT-3 6.7B and 13B: the paper's formula gives 5.5e13 and 1.1e14, its table 5.4e13 and 1.0e14, which are the shots
+     * without the query. */
     CHECK(prints(icl(decoder, 6.7e9), "5.5e+13"));
     CHECK(prints(icl(decoder, 13e9), "1.1e+14"));
     CHECK(prints(peft_cost_icl(decoder, 6.7e9, SHOTS, SHOT, 0, 0), "5.4e+13"));
@@ -36,7 +37,8 @@ static void check_table(void) {
     /* Zero-shot: no shots, no training. */
     CHECK_NEAR(peft_cost_icl(t5, 11e9, 0, SHOT, QUERY, 0), peft_cost_inference(t5, 11e9, QUERY), 0.0);
     CHECK_NEAR(peft_cost_training(t5, 11e9, 0), 0.0, 0.0);
-    /* On disk: 16 kB of token ids; 1,081,344 values of (IA)3 on T5 v1.1 XXL, 4.2 MB as a file of 192 tensors with their headers. */
+    /* On disk: 16 kB of token ids; 1,081,344 values of (IA)3 on T5 v1.1 XXL, 4.2 MB as a file of 192 tensors with their
+     * headers. */
     CHECK_NEAR(peft_cost_icl_bytes(SHOTS, SHOT), 16e3, 100.0);
     const double values = 24.0 * (4096 + 4096 + 10240) + 24.0 * (2 * 4096 + 2 * 4096 + 10240);
     CHECK_NEAR(values, 1081344.0, 0.0);

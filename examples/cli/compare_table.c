@@ -1,0 +1,216 @@
+/* compare_table.c: a comparison as text: two tables that fit eighty columns, a CSV file for other programs, a line of
+ * JSON an entry. */
+#include "compare.h"
+
+#include <math.h>
+#include <stdlib.h>
+#include <string.h>
+
+const char *compare_value(const contender *row, double value, char *buffer, size_t size) {
+    if (!isfinite(value))
+        snprintf(buffer, size, "-");
+    else if (strcmp(row->q.measure, "loss") == 0 || fabs(value) > 1.0)
+        snprintf(buffer, size, "%.4f", value);
+    else
+        snprintf(buffer, size, "%.3f", value);
+    return buffer;
+}
+
+const char *compare_flops(double flops, char *buffer, size_t size) {
+    if (!isfinite(flops))
+        snprintf(buffer, size, "-");
+    else
+        snprintf(buffer, size, flops > 0.0 ? "%.2e" : "%.0f", flops);
+    return buffer;
+}
+
+static const char *bytes_text(double bytes, char *buffer, size_t size) {
+    if (!isfinite(bytes)) return "-";
+    return format_bytes((uint64_t)bytes, buffer, size);
+}
+
+static const char *number_text(const char *format, double value, char *buffer, size_t size) {
+    if (!isfinite(value)) return "-";
+#pragma GCC diagnostic push
+#pragma GCC diagnostic ignored "-Wformat-nonliteral"
+    snprintf(buffer, size, format, value);
+#pragma GCC diagnostic pop
+    return buffer;
+}
+
+/* Columns that a terminal gives a text: bytes that begin a character. */
+static int width_of(const char *text) {
+    int width = 0;
+    for (; *text != '\0'; text++) width += ((unsigned char)*text & 0xc0) != 0x80;
+    return width;
+}
+
+static void put_name(const comparison *c, const contender *row, int width, FILE *out) {
+    (void)c;
+    fprintf(out, "%s%*s", row->name, width - width_of(row->name) + 2, "");
+}
+
+static void print_results(const comparison *c, int width, FILE *out) {
+    char a[40], b[40], d[40], e[40], f[40];
+    fprintf(out, "\n%*s  %-11s %8s  %-18s %13s %8s %9s\n", -width, "", "measure", "value", "interval", "trained",
+            "share", "on disk");
+    for (size_t i = 0; i < c->done; i++) {
+        const contender *row = &c->rows[i];
+        put_name(c, row, width, out);
+        if (row->reason != NULL) {
+            fprintf(out, "no result: %s\n", row->reason);
+            continue;
+        }
+        char interval[96] = "";
+        if (isfinite(row->q.low) && isfinite(row->q.high))
+            snprintf(interval, sizeof interval, "[%s, %s]", compare_value(row, row->q.low, a, sizeof a),
+                     compare_value(row, row->q.high, b, sizeof b));
+        fprintf(out, "%-11s %8s  %-18s %13s %8s %9s\n", row->q.measure, compare_value(row, row->q.value, a, sizeof a),
+                interval, format_count(row->trained, d, sizeof d),
+                number_text("%.3g %%", 100.0 * row->share, e, sizeof e), bytes_text(row->bytes, f, sizeof f));
+    }
+}
+
+static void print_costs(const comparison *c, int width, FILE *out) {
+    char a[40], b[40], d[40], e[40], f[40], g[40];
+    fprintf(out, "\n%*s  %10s %9s %10s %10s %10s %11s\n", -width, "", "memory", "s/step", "training", "FLOPs to",
+            "FLOPs an", "ms an");
+    fprintf(out, "%*s  %10s %9s %10s %10s %10s %11s\n", -width, "", "at most", "median", "seconds", "train", "example",
+            "example");
+    for (size_t i = 0; i < c->done; i++) {
+        const contender *row = &c->rows[i];
+        if (row->reason != NULL) continue;
+        put_name(c, row, width, out);
+        const double memory = row->kind == PEFT_COMPARE_TRAIN ? row->memory : row->inference_memory;
+        fprintf(out, "%10s %9s %10s %10s %10s %11s\n", bytes_text(memory, a, sizeof a),
+                number_text("%.4f", row->step_seconds, b, sizeof b), number_text("%.2f", row->seconds, d, sizeof d),
+                compare_flops(row->train_flops, e, sizeof e), compare_flops(row->infer_flops, f, sizeof f),
+                number_text("%.3f", row->q.milliseconds, g, sizeof g));
+    }
+}
+
+void compare_print(const comparison *c, FILE *out) {
+    int width = 6;
+    for (size_t i = 0; i < c->done; i++)
+        if (width_of(c->rows[i].name) > width) width = width_of(c->rows[i].name);
+    print_results(c, width, out);
+    print_costs(c, width, out);
+    fprintf(out, "\nInterval: %g %% of bootstrap samples of the held-out examples", 100.0 * c->level);
+    if (c->seeds > 1) fprintf(out, "; values are means over %lld seeds", (long long)c->seeds);
+    fprintf(out, ". FLOPs: the model of Liu et al. 2022.\n");
+    for (size_t i = 0; i < c->done; i++) {
+        const contender *row = &c->rows[i];
+        if (row->reason == NULL && row->detail[0] != '\0') fprintf(out, "%s: %s\n", row->name, row->detail);
+    }
+}
+
+/* ---- CSV ---------------------------------------------------------------------------------------------------- */
+
+static void csv_text(const char *text, FILE *out) {
+    fputc('"', out);
+    for (; *text != '\0'; text++) {
+        if (*text == '"') fputc('"', out);
+        fputc(*text == '\n' ? ' ' : *text, out);
+    }
+    fputc('"', out);
+}
+
+/* An empty field where a number is not known. */
+static void csv_number(double value, FILE *out) {
+    fputc(',', out);
+    if (isfinite(value)) fprintf(out, "%.10g", value);
+}
+
+static const char *kind_name(int32_t kind) {
+    static const char *const NAMES[] = {"train", "base", "hard_prompt", "icl"};
+    return kind >= 0 && kind < 4 ? NAMES[kind] : "?";
+}
+
+char *compare_csv(const comparison *c) {
+    char *text = NULL;
+    size_t length = 0;
+    FILE *out = open_memstream(&text, &length);
+    if (out == NULL) return NULL;
+    fputs("name,kind,measure,value,low,high,seeds,seed_low,seed_high,examples,trained_parameters,share,bytes_on_disk,"
+          "peak_memory,inference_memory,steps,seconds_per_step,training_seconds,training_tokens,training_flops,"
+          "training_flops_frozen,training_flops_counted,inference_flops,inference_flops_uncached,"
+          "inference_flops_counted,ms_per_example,tokens_per_example,reason\n",
+          out);
+    for (size_t i = 0; i < c->done; i++) {
+        const contender *r = &c->rows[i];
+        csv_text(r->name, out);
+        fprintf(out, ",%s,%s", kind_name(r->kind), r->q.measure);
+        const double numbers[] = {r->q.value,
+                                  r->q.low,
+                                  r->q.high,
+                                  (double)r->seeds,
+                                  r->seed_low,
+                                  r->seed_high,
+                                  (double)r->q.examples,
+                                  r->trained >= 0 ? (double)r->trained : NAN,
+                                  r->share,
+                                  r->bytes,
+                                  r->memory,
+                                  r->inference_memory,
+                                  (double)r->steps,
+                                  r->step_seconds,
+                                  r->seconds,
+                                  r->train_tokens,
+                                  r->train_flops,
+                                  r->train_flops_frozen,
+                                  r->train_flops_counted,
+                                  r->infer_flops,
+                                  r->infer_flops_uncached,
+                                  r->infer_flops_counted,
+                                  r->q.milliseconds,
+                                  r->q.tokens};
+        for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++) csv_number(numbers[k], out);
+        fputc(',', out);
+        if (r->reason != NULL) csv_text(r->reason, out);
+        fputc('\n', out);
+    }
+    if (fclose(out) == 0) return text;
+    free(text);
+    return NULL;
+}
+
+/* ---- JSON --------------------------------------------------------------------------------------------------- */
+
+void compare_json(const comparison *c, const contender *row) {
+    json_line j = {.text = NULL};
+    json_begin(&j);
+    json_text(&j, "event", "entry");
+    json_text(&j, "name", row->name);
+    json_text(&j, "kind", kind_name(row->kind));
+    json_text(&j, "reason", row->reason);
+    json_text(&j, "measure", row->reason == NULL ? row->q.measure : NULL);
+    json_number(&j, "value", row->q.value);
+    json_number(&j, "low", row->q.low);
+    json_number(&j, "high", row->q.high);
+    json_number(&j, "level", c->level);
+    json_count(&j, "seeds", row->seeds);
+    json_number(&j, "seed_low", row->seed_low);
+    json_number(&j, "seed_high", row->seed_high);
+    json_count(&j, "examples", row->q.examples);
+    json_number(&j, "trained_parameters", row->trained >= 0 ? (double)row->trained : NAN);
+    json_number(&j, "share", row->share);
+    json_number(&j, "bytes_on_disk", row->bytes);
+    json_number(&j, "peak_memory", row->memory);
+    json_number(&j, "inference_memory", row->inference_memory);
+    json_count(&j, "steps", row->steps);
+    json_number(&j, "seconds_per_step", row->step_seconds);
+    json_number(&j, "training_seconds", row->seconds);
+    json_number(&j, "training_tokens", row->train_tokens);
+    json_number(&j, "training_flops", row->train_flops);
+    json_number(&j, "training_flops_frozen", row->train_flops_frozen);
+    json_number(&j, "training_flops_counted", row->train_flops_counted);
+    json_number(&j, "inference_flops", row->infer_flops);
+    json_number(&j, "inference_flops_uncached", row->infer_flops_uncached);
+    json_number(&j, "inference_flops_counted", row->infer_flops_counted);
+    json_number(&j, "ms_per_example", row->q.milliseconds);
+    json_number(&j, "tokens_per_example", row->q.tokens);
+    json_text(&j, "detail", row->detail[0] != '\0' ? row->detail : NULL);
+    puts(json_end(&j));
+    fflush(stdout);
+    json_free(&j);
+}
