@@ -74,6 +74,12 @@ PEFT_API PEFT_NODISCARD peft_status peft_session_memory(peft_context *context, p
 /** Replaces the set of active adapters; all must belong to the session's model. Rebuilds the plan when the set's shape changes. */
 PEFT_API PEFT_NODISCARD peft_status peft_session_set_adapters(peft_session *session, peft_adapter *const *adapters, uint32_t count);
 
+/** Floating-point operations of the matrix products that the session has done since it was made, a multiply-add as two: weights, low-rank factors, rotations,
+ *  output layer, attention (pairs that see each other), forward, backward and what is computed again. Element-wise work, norms, softmax and the weights that
+ *  some methods compute from parameters are not counted. Counted from the plan, step by step as each is complete; the difference of two calls is the cost of what came
+ *  between. peft/cost.h has the model of the literature, which needs only a number of parameters. */
+PEFT_API double peft_session_flops(const peft_session *session);
+
 /** Drops accumulated gradients. */
 PEFT_API PEFT_NODISCARD peft_status peft_session_zero_grad(peft_session *session);
 

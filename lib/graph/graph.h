@@ -176,6 +176,8 @@ struct peft__op {
     /* Scratch in bytes at max_rows; NULL: none. */
     size_t (*temp_bytes)(const peft__node *node, peft__pass pass);
     size_t (*lane_bytes)(const peft__node *node, peft__pass pass);
+    /* Multiply-adds of the matrix products of a pass over the bound rows; NULL: none worth counting. */
+    double (*products)(const peft__node *node, peft__pass pass, const peft_batch *batch);
 };
 
 enum { PEFT__NODE_IN = 12, PEFT__NODE_OUT = 6 };
@@ -243,6 +245,7 @@ typedef struct peft__run_options {
     uint64_t deadline_us;        /* on peft__clock_us(); UINT64_MAX = none: run to `until` */
     const atomic_bool *cancel;   /* checked between slices; NULL = never */
     uint64_t *max_slice_us;      /* longest piece of work between two looks at the clock; NULL = not wanted */
+    double *products;            /* multiply-adds of finished steps are added here; NULL = not wanted */
 } peft__run_options;
 
 /* Runs from *cursor until step `until` or the deadline: PEFT_OK, PEFT_AGAIN (cursor says where it stands; at least one slice was

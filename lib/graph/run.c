@@ -112,6 +112,12 @@ static uint32_t step_tiles(const peft__step *step, peft__pass pass, uint32_t pha
     return step->node->op->tiles(step->node, pass, phase);
 }
 
+static double step_products(const peft__graph *graph, const peft__step *step, peft__pass pass) {
+    const bool runs_node = step->kind == PEFT__STEP_FORWARD || step->kind == PEFT__STEP_RECOMPUTE || step->kind == PEFT__STEP_BACKWARD;
+    if (!runs_node || step->node->op->products == NULL) return 0.0;
+    return step->node->op->products(step->node, pass, graph->batch);
+}
+
 /* The number of workers may have changed since the plan's memory was taken. */
 static peft_status fit_lanes(peft__graph *graph) {
     const uint32_t lanes = peft__pool_lanes(graph->ctx->pool);
@@ -166,6 +172,7 @@ peft_status peft__graph_run(peft__graph *graph, peft__cursor *cursor, uint32_t u
             cursor->phase++;
             cursor->tile = 0;
         }
+        if (options->products != NULL) *options->products += step_products(graph, step, work.pass);
         cursor->step++;
         cursor->phase = 0;
     }

@@ -168,7 +168,8 @@ static peft_status run_part(peft_session *session, uint32_t until, uint64_t dead
                                    .training = true,
                                    .deadline_us = deadline,
                                    .cancel = &session->cancel,
-                                   .max_slice_us = &session->longest_us};
+                                   .max_slice_us = &session->longest_us,
+                                   .products = &session->products};
     return peft__graph_run(session->plan->graph, &session->cursor, until, &run);
 }
 
@@ -279,7 +280,8 @@ peft_status peft_session_zero_grad(peft_session *session) {
 
 peft_status peft__session_run_forward(peft_session *session, peft__plan *plan) {
     peft__cursor cursor = {0};
-    const peft__run_options run = {.deadline_us = UINT64_MAX, .cancel = &session->cancel};
+    const peft__run_options run = {
+        .deadline_us = UINT64_MAX, .cancel = &session->cancel, .products = &session->products};
     const peft_status status =
         peft__graph_run(plan->graph, &cursor, peft__graph_plan_info(plan->graph)->forward_steps, &run);
     if (status == PEFT_E_CANCELLED) atomic_store_explicit(&session->cancel, false, memory_order_relaxed);

@@ -269,6 +269,10 @@ peft_status peft_session_set_adapters(peft_session *session, peft_adapter *const
     return PEFT_OK;
 }
 
+double peft_session_flops(const peft_session *session) {
+    return session != NULL ? 2.0 * session->products : 0.0;
+}
+
 /* ---- memory ---------------------------------------------------------------------------------------------------- */
 
 peft_status peft_session_memory(peft_context *context, peft_model *model, peft_adapter *const *adapters, uint32_t count,

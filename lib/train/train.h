@@ -129,6 +129,7 @@ struct peft_session {
     uint64_t seed;
     double loss, targets; /* of the last forward: mean, count */
     uint64_t longest_us;
+    double products; /* multiply-adds of matrix products of all passes so far */
 };
 
 /* Capacity that a batch asks for under the session's options: PEFT_E_LIMIT beyond a given maximum. */

@@ -273,6 +273,7 @@ PROTOTYPES = {
     "peft_session_destroy": (None, [handle]),
     "peft_session_memory": (status, [handle, handle, P(handle), u32, P(SessionOptions), P(MemoryInfo)]),
     "peft_session_set_adapters": (status, [handle, P(handle), u32]),
+    "peft_session_flops": (f64, [handle]),
     "peft_session_zero_grad": (status, [handle]),
     "peft_session_forward": (status, [handle, P(Batch), P(f64)]),
     "peft_session_backward": (status, [handle, f32]),

@@ -430,6 +430,45 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
     }
 }
 
+/* ---- counting --------------------------------------------------------------------------------------------------- */
+
+/* Keys that the query at `position` sees: `own` keys of its sequence of keys, and the prefix before them. */
+static double visible(const peft__node *node, int64_t position, int64_t own) {
+    const peft__attention_config *c = &attr_of(node)->config;
+    const int64_t prefix = prefix_rows(node);
+    int64_t keys = own;
+    if (c->causal) keys = peft__min_i64(own, position + 1);
+    if (c->window > 0) keys = peft__min_i64(keys, c->window);
+    if (c->bidirectional_window > 0)
+        keys = peft__min_i64(position, c->bidirectional_window) + 1 +
+               peft__min_i64(peft__max_i64(0, own - 1 - position), c->bidirectional_window);
+    const int64_t before =
+        c->window > 0 ? peft__min_i64(prefix, peft__max_i64(0, c->window - position - 1)) : prefix;
+    return (double)(keys + before);
+}
+
+/* Of pairs that see each other: q k and p v; then q k again, g v, and dq, dk, dv as far as they are wanted. */
+static double products(const peft__node *node, peft__pass pass, const peft_batch *batch) {
+    const attention *a = attr_of(node);
+    const peft__rows *queries = node->in[IN_Q]->rows;
+    double pairs = 0.0;
+    for (int64_t s = 0; s < queries->sequences; s++) {
+        const int64_t from = key_sequence(node, batch, s), count = length_of(queries, s);
+        if (from < 0) continue;
+        int64_t first = 0, own = is_stored(node) ? a->cache.used[from] : length_of(node->in[IN_K]->rows, from);
+        if (appends(node)) first = a->cache.used[from];
+        if (branches(node)) first = a->cache.used[0];
+        own += first;
+        for (int64_t i = 0; i < count; i++) pairs += visible(node, first + i, own);
+    }
+    double each = 2.0;
+    if (pass == PEFT__BACKWARD)
+        each = 2.0 + (peft__wants_grad(node->in[IN_Q]) ? 1.0 : 0.0) +
+               (peft__wants_grad(node->in[IN_K]) || peft__wants_grad(node->in[IN_PREFIX_K]) ? 1.0 : 0.0) +
+               (peft__wants_grad(node->in[IN_V]) || peft__wants_grad(node->in[IN_PREFIX_V]) ? 1.0 : 0.0);
+    return each * pairs * (double)(a->config.heads * a->config.head_dim);
+}
+
 static const peft__op attention_op = {.name = "attention",
                                       .in_place = -1,
                                       .reads = reads,
@@ -437,7 +476,8 @@ static const peft__op attention_op = {.name = "attention",
                                       .tiles = tiles,
                                       .tile = tile_run,
                                       .temp_bytes = temp_bytes,
-                                      .lane_bytes = lane_bytes};
+                                      .lane_bytes = lane_bytes,
+                                      .products = products};
 
 /* ---- building ----------------------------------------------------------------------------------------------- */
 

@@ -137,6 +137,13 @@ static size_t lane_bytes(const peft__node *node, peft__pass pass) {
     return (size_t)(ROWS * (peft__max_i64(node->out[0]->cols, COLUMNS) + rank_of(node))) * sizeof(float);
 }
 
+/* A1 B1 and A2 B2; both again, and the gradients of the four. */
+static double products(const peft__node *node, peft__pass pass, const peft_batch *batch) {
+    const double one = (double)out_of(node) * (double)rank_of(node) * (double)node->out[0]->cols;
+    (void)batch;
+    return one * (pass == PEFT__FORWARD ? 2.0 : 6.0);
+}
+
 static const peft__op hadamard_op = {.name = "hadamard",
                                      .cheap = true,
                                      .in_place = -1,
@@ -145,7 +152,8 @@ static const peft__op hadamard_op = {.name = "hadamard",
                                      .tiles = tiles,
                                      .tile = tile,
                                      .temp_bytes = temp_bytes,
-                                     .lane_bytes = lane_bytes};
+                                     .lane_bytes = lane_bytes,
+                                     .products = products};
 
 peft__value *peft__op_hadamard(peft__graph *g, peft__value *a1, peft__value *b1, peft__value *a2, peft__value *b2,
                                float scale, const peft__weight_drop *drop) {

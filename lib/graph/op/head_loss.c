@@ -460,6 +460,18 @@ static size_t lane_bytes(const peft__node *node, peft__pass pass) {
     return peft__max_size(floats, (size_t)PEFT__GEMM_MAX_TOKENS * BLOCK) * sizeof(float);
 }
 
+/* Logits, and with a frozen head dx in the same pass; with a trained one logits again, dx and dW in the backward pass. */
+static double products(const peft__node *node, peft__pass pass, const peft_batch *batch) {
+    const head_loss *a = node->attr;
+    const peft__rows *rows = node->in[IN_X]->rows;
+    const bool dx = wants(node->in[IN_X]), trained = is_trained(node);
+    (void)batch;
+    const double one =
+        (double)labelled_before(rows, rows->count) * (double)a->weight.matrix.rows * (double)a->weight.matrix.cols;
+    if (pass == PEFT__FORWARD) return one * (dx && !trained ? 2.0 : 1.0);
+    return trained ? one * (1.0 + (dx ? 1.0 : 0.0) + (wants(node->in[IN_WEIGHT]) ? 1.0 : 0.0)) : 0.0;
+}
+
 static const peft__op head_loss_op = {
     .name = "head_loss",
     .is_loss = true,
@@ -470,6 +482,7 @@ static const peft__op head_loss_op = {
     .tile = tile,
     .temp_bytes = temp_bytes,
     .lane_bytes = lane_bytes,
+    .products = products,
 };
 
 static const peft__op head_nll_op = {
@@ -481,6 +494,7 @@ static const peft__op head_nll_op = {
     .tile = tile,
     .temp_bytes = temp_bytes,
     .lane_bytes = lane_bytes,
+    .products = products,
 };
 
 static peft__value *add(peft__graph *g, peft__value *x, peft__weight head, peft__vector bias,

@@ -370,6 +370,18 @@ static size_t lane_bytes(const peft__node *node, peft__pass pass) {
     return floats * sizeof(float);
 }
 
+/* y; dx and, of trained matrices, dW. */
+static double products(const peft__node *node, peft__pass pass, const peft_batch *batch) {
+    const linear *a = attr_of(node);
+    const double rows = (double)rows_of(node) * (double)a->in;
+    (void)batch;
+    if (pass == PEFT__FORWARD) return rows * (double)outs_of(a);
+    double sum = wants(node->in[IN_X]) ? (double)outs_of(a) : 0.0;
+    for (uint32_t i = 0; i < a->count; i++)
+        if (wants(node->in[IN_WEIGHT + i])) sum += (double)a->weights[i].matrix.rows;
+    return rows * sum;
+}
+
 static const peft__op linear_op = {
     .name = "linear",
     .in_place = -1,
@@ -379,6 +391,7 @@ static const peft__op linear_op = {
     .tile = tile,
     .temp_bytes = temp_bytes,
     .lane_bytes = lane_bytes,
+    .products = products,
 };
 
 static const peft__op linear_residual_op = {
@@ -391,6 +404,7 @@ static const peft__op linear_residual_op = {
     .tile = tile,
     .temp_bytes = temp_bytes,
     .lane_bytes = lane_bytes,
+    .products = products,
 };
 
 static const peft__value *root(const peft__value *value) {

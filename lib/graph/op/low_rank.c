@@ -188,6 +188,16 @@ static size_t temp_bytes(const peft__node *node, peft__pass pass) {
     return (turned_floats(node) + v) * sizeof(float);
 }
 
+/* U and y; V, dA, dB and dx. As if every sequence used this adapter. */
+static double products(const peft__node *node, peft__pass pass, const peft_batch *batch) {
+    const double rows = (double)node->in[IN_X]->rows->count * (double)rank_of(node), in = (double)node->in[IN_X]->cols,
+                 out = (double)out_of(node);
+    (void)batch;
+    if (pass == PEFT__FORWARD) return rows * (in + out);
+    return rows * ((needs_v(node) ? out : 0.0) + (wants(node->in[IN_A]) ? in : 0.0) +
+                   (wants(node->in[IN_B]) ? out : 0.0) + (wants(node->in[IN_X]) ? in : 0.0));
+}
+
 static const peft__op low_rank_op = {
     .name = "low_rank",
     .in_place = IN_Y,
@@ -197,6 +207,7 @@ static const peft__op low_rank_op = {
     .tiles = tiles,
     .tile = tile,
     .temp_bytes = temp_bytes,
+    .products = products,
 };
 
 peft__value *peft__op_low_rank(peft__graph *g, peft__value *x, peft__value *y, peft__value *a, peft__value *b,

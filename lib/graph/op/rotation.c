@@ -332,6 +332,14 @@ static size_t rotate_lane(const peft__node *node, peft__pass pass) {
     return pass == PEFT__FORWARD ? 0 : (size_t)(ROWS * ((const rotate *)node->attr)->block) * sizeof(float);
 }
 
+static double rotate_products(const peft__node *node, peft__pass pass, const peft_batch *batch) {
+    const double one = (double)node->in[IN_X]->rows->count * (double)node->in[IN_X]->cols *
+                       (double)((const rotate *)node->attr)->block;
+    (void)batch;
+    if (pass == PEFT__FORWARD) return one;
+    return one * ((peft__wants_grad(node->in[IN_X]) ? 1.0 : 0.0) + (peft__wants_grad(node->in[IN_R]) ? 1.0 : 0.0));
+}
+
 static const peft__op rotate_op = {.name = "rotate",
                                    .in_place = -1,
                                    .reads = rotate_reads,
@@ -339,7 +347,8 @@ static const peft__op rotate_op = {.name = "rotate",
                                    .tiles = rotate_tiles,
                                    .tile = rotate_tile,
                                    .temp_bytes = rotate_temp,
-                                   .lane_bytes = rotate_lane};
+                                   .lane_bytes = rotate_lane,
+                                   .products = rotate_products};
 
 peft__value *peft__op_rotate(peft__graph *g, peft__value *x, peft__value *matrices, float dropout, uint64_t stream) {
     if (peft__graph_failed(g) || x == NULL || matrices == NULL) return NULL;
