@@ -25,6 +25,7 @@ typedef struct quality {
     double value, low, high; /* low and high are NAN when nothing says how sure the value is */
     double milliseconds;     /* of an example */
     double tokens;           /* of an example, as the model reads it */
+    double flops;            /* of an example, counted */
 } quality;
 
 /* One row of the table. Numbers that do not apply or are not known are NAN (counts: -1). */

@@ -41,10 +41,10 @@ static double parameters(const contender *row) {
     return row->trained >= 0 ? (double)row->trained : NAN;
 }
 static double training(const contender *row) {
-    return row->kind == PEFT_COMPARE_TRAIN ? row->train_flops : 0.0;
+    return row->kind == PEFT_COMPARE_TRAIN ? row->train_flops_counted : 0.0;
 }
 static double inference(const contender *row) {
-    return row->infer_flops;
+    return row->infer_flops_counted;
 }
 
 static const char *seconds_text(double value, char *buffer, size_t size) {
@@ -110,7 +110,7 @@ static void put_row(const comparison *c, size_t index, bool best, FILE *out) {
     fprintf(out, "<tr%s><td>%zu</td>", best ? " class=\"best\"" : "", index + 1);
     cell(row->name, out);
     if (row->reason != NULL) {
-        fputs("<td class=\"why\" colspan=\"12\">no result: ", out);
+        fputs("<td class=\"why\" colspan=\"14\">no result: ", out);
         compare_escape(row->reason, out);
         fputs("</td></tr>\n", out);
         return;
@@ -129,7 +129,9 @@ static void put_row(const comparison *c, size_t index, bool best, FILE *out) {
     number_cell("%.4f", row->step_seconds, out);
     number_cell("%.2f", row->seconds, out);
     number_cell("%.2e", row->kind == PEFT_COMPARE_TRAIN ? row->train_flops : 0.0, out);
+    number_cell("%.2e", row->kind == PEFT_COMPARE_TRAIN ? row->train_flops_counted : 0.0, out);
     number_cell("%.2e", row->infer_flops, out);
+    number_cell("%.2e", row->infer_flops_counted, out);
     number_cell("%.3f", row->q.milliseconds, out);
     fputs("</tr>\n", out);
 }
@@ -137,8 +139,8 @@ static void put_row(const comparison *c, size_t index, bool best, FILE *out) {
 static void put_table(const comparison *c, FILE *out) {
     fputs("<div class=\"wide\"><table>\n<tr><th></th><th>entry</th><th>measure</th><th>value</th><th>interval</th>"
           "<th>trained<br>parameters</th><th>share</th><th>on disk</th><th>memory</th><th>seconds<br>a step</th>"
-          "<th>training<br>seconds</th><th>training<br>FLOPs</th><th>FLOPs an<br>example</th><th>ms an<br>example</th>"
-          "</tr>\n",
+          "<th>training<br>seconds</th><th>training<br>FLOPs</th><th>counted</th><th>FLOPs an<br>example</th>"
+          "<th>counted</th><th>ms an<br>example</th></tr>\n",
           out);
     const size_t best = best_of(c);
     for (size_t i = 0; i < c->done; i++) put_row(c, i, i == best, out);
@@ -150,7 +152,8 @@ static void put_notes(const comparison *c, FILE *out) {
             "<p class=\"dim\">Interval: %g %% of bootstrap samples of the held-out examples (written prompts: Wilson's "
             "score interval)%s. Memory: most bytes that the library held at once, a mapped model not counted; trained "
             "entries while training, others while answering. Seconds a step: the median. FLOPs: the model of Liu et "
-            "al. 2022 (2 a parameter and token to read, 6 to learn; half of that for encoder-decoder models). "
+            "al. 2022 (2 a parameter and token to read, 6 to learn; half of that for encoder-decoder models); counted: "
+            "those of the matrix products that were done. "
             "Milliseconds: whole batches, divided by their examples.</p>\n",
             100.0 * c->level, c->seeds > 1 ? "; values of trained entries are means over seeds" : "");
     for (size_t i = 0; i < c->done; i++) {
@@ -190,8 +193,8 @@ char *compare_html(const comparison *c) {
     fputs("<div class=\"plots\">\n", out);
     compare_plot_intervals(c, out);
     compare_plot_scatter(c, "value against trained parameters", parameters, count_text, out);
-    compare_plot_scatter(c, "value against FLOPs of training", training, power_text, out);
-    compare_plot_scatter(c, "value against FLOPs of an example", inference, power_text, out);
+    compare_plot_scatter(c, "value against counted FLOPs of training", training, power_text, out);
+    compare_plot_scatter(c, "value against counted FLOPs of an example", inference, power_text, out);
     compare_plot_curves(c, out);
     compare_plot_bars(c, "seconds a step", step_seconds, seconds_text, out);
     compare_plot_bars(c, "memory at most", most_memory, bytes_text, out);

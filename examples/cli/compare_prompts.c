@@ -90,8 +90,10 @@ static bool measure(comparison *c, run *r, peft_prompts *prompts, uint32_t promp
     for (uint32_t seed = 0; seed < info.seed_count && !interrupted(); seed++) {
         peft_prompt_result *result = NULL;
         peft_prompt_scores scores;
+        const double before = peft_session_flops(r->session);
         const bool good = run_one(c, r, prompts, prompt, seed, &result, &scores);
-        if (good) {
+        if (good && scores.count > 0) {
+            const double flops = (peft_session_flops(r->session) - before) / (double)scores.count;
             const double share = 1.0 / (double)(seed + 1);
             q.examples = scores.count;
             q.value += share * (scores.accuracy - q.value);
@@ -99,6 +101,7 @@ static bool measure(comparison *c, run *r, peft_prompts *prompts, uint32_t promp
             q.high += share * (scores.accuracy_high - q.high);
             q.milliseconds += share * (scores.ms_per_example - q.milliseconds);
             q.tokens += share * (scores.tokens_per_example - q.tokens);
+            q.flops += share * (flops - q.flops);
             common += share * ((double)scores.common_tokens - common);
             out->seed_low = seed == 0 ? scores.accuracy : fmin(out->seed_low, scores.accuracy);
             out->seed_high = seed == 0 ? scores.accuracy : fmax(out->seed_high, scores.accuracy);
@@ -110,6 +113,8 @@ static bool measure(comparison *c, run *r, peft_prompts *prompts, uint32_t promp
     out->seeds = info.seed_count;
     out->bytes = 4.0 * common;
     out->train_tokens = out->train_flops = out->train_flops_frozen = 0.0;
+    out->infer_flops_counted = q.flops;
+    out->train_flops_counted = 0.0;
     out->infer_flops = peft_cost_inference(architecture, n, q.tokens);
     out->infer_flops_uncached = peft_cost_inference(architecture, n, q.tokens + common);
     out->share = 0.0;

@@ -183,6 +183,7 @@ static bool run_seed(comparison *c, run *r, int64_t seed, contender *out, traini
         if (interrupted()) return true;
         out->memory = fmax(isnan(out->memory) ? 0.0 : out->memory, memory_peak(program));
         out->steps = t->steps - before;
+        out->train_flops_counted = peft_session_flops(r->session);
         if (out->curve == NULL) draw_curve(t, out->steps, out);
         peft_session_destroy(r->session);
         peft_optimizer_destroy(r->optimizer);
@@ -222,6 +223,7 @@ static void add_costs(const peft_model *model, const training *t, contender *out
     const int32_t architecture = compare_architecture(model);
     const double n = (double)info.parameters;
     out->infer_flops = out->infer_flops_uncached = peft_cost_inference(architecture, n, out->q.tokens);
+    out->infer_flops_counted = out->q.flops;
     out->train_tokens = t->tokens;
     out->train_flops = peft_cost_training(architecture, n, t->tokens);
     out->train_flops_frozen =

@@ -100,9 +100,9 @@ static bool score_texts(const comparison *c, run *r, peft_session *session, peft
     const int64_t most = run_int(r, "eval.max_batches");
     bool good = pass_over(r, session, data, 1, &s, &tokens); /* takes its memory here, not on the clock */
     s.count = 0;
-    const double start = now_seconds();
+    const double before = peft_session_flops(session), start = now_seconds();
     good = good && pass_over(r, session, data, most, &s, &tokens);
-    const double seconds = now_seconds() - start;
+    const double seconds = now_seconds() - start, flops = peft_session_flops(session) - before;
     peft_interval interval = {.struct_size = sizeof interval};
     if (good && !interrupted())
         good = peft_metric_bootstrap(r->c->context, ratio, &s, s.count, (uint32_t)c->samples, c->level, 0, &interval) >=
@@ -115,7 +115,8 @@ static bool score_texts(const comparison *c, run *r, peft_session *session, peft
                      .low = interval.low,
                      .high = interval.high,
                      .milliseconds = 1000.0 * seconds / count,
-                     .tokens = tokens / count};
+                     .tokens = tokens / count,
+                     .flops = flops / count};
     snprintf(out->measure, sizeof out->measure, "%s", choices ? "accuracy" : "loss");
     free(s.part);
     free(s.whole);
@@ -146,9 +147,9 @@ static bool score_task(const comparison *c, run *r, peft_session *session, peft_
     if (peft_evaluate(session, data, &options, &evaluation) < 0) return cli_fail(r->c, NULL);
     peft_evaluation_destroy(evaluation);
     options.max_batches = run_int(r, "eval.max_batches");
-    const double start = now_seconds();
+    const double before = peft_session_flops(session), start = now_seconds();
     if (peft_evaluate(session, data, &options, &evaluation) < 0) return cli_fail(r->c, NULL);
-    const double seconds = now_seconds() - start;
+    const double seconds = now_seconds() - start, flops = peft_session_flops(session) - before;
     const char *measure = peft_evaluation_metric_name(evaluation, 0);
     if (peft_recipe_is_given(r->recipe, "eval.metric")) measure = run_text(r, "eval.metric");
     peft_interval interval = {.struct_size = sizeof interval};
@@ -160,7 +161,8 @@ static bool score_task(const comparison *c, run *r, peft_session *session, peft_
                      .value = interval.value,
                      .low = interval.low,
                      .high = interval.high,
-                     .milliseconds = examples > 0 ? 1000.0 * seconds / (double)examples : NAN};
+                     .milliseconds = examples > 0 ? 1000.0 * seconds / (double)examples : NAN,
+                     .flops = examples > 0 ? flops / (double)examples : NAN};
     snprintf(out->measure, sizeof out->measure, "%s", measure);
     peft_evaluation_destroy(evaluation);
     return good && count_tokens(r, data, options.max_batches, examples, &out->tokens);
