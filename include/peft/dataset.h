@@ -28,7 +28,8 @@ enum {
     PEFT_DATA_TOKEN_CLS = 10,        /**< {"tokens": [words], "ner_tags": [names or numbers]}, or CoNLL columns (.conll, .bio, .iob, .iob2, .txt) */
     PEFT_DATA_MASKED_LM = 11,        /**< text as PEFT_DATA_TEXT or _TEXT_ROWS; tokens are hidden and learnt, others in every epoch */
     PEFT_DATA_IMAGES = 12,           /**< pictures with a class, for vision models: a folder of class folders, a table of paths and labels (csv, jsonl), IDX (MNIST) or CIFAR files */
-    PEFT_DATA_CHOICES = 13           /**< {"input", "choices": [texts], "answer"}: a question with answers to choose among; or rows with a class and `verbalizers` (docs/tasks.md) */
+    PEFT_DATA_CHOICES = 13,          /**< {"input", "choices": [texts], "answer"}: a question with answers to choose among; or rows with a class and `verbalizers` (docs/tasks.md) */
+    PEFT_DATA_QUESTION_ANS = 14      /**< {"question", "context", "answers": {"text": [...], "answer_start": [...]}}, the answer a piece of the context; SQuAD's files; in CSV "answer" and "answer_start" (characters, or where the answer is found first) */
 };
 
 enum { PEFT_EOS_AUTO = 0, PEFT_EOS_NEVER = 1, PEFT_EOS_ALWAYS = 2 };
@@ -39,7 +40,7 @@ typedef struct peft_dataset_options {
     uint32_t struct_size;
     int32_t format;           /**< PEFT_DATA_*; default AUTO */
     int64_t max_length;       /**< tokens of one example; longer ones are cut at the end; 0 = the smaller of 1024 and the model's positions (default) */
-    int64_t stride;           /**< PEFT_DATA_TEXT: tokens from one window to the next; 0 = max_length (default). Where windows overlap, a token is learnt in the first only */
+    int64_t stride;           /**< PEFT_DATA_TEXT: tokens from one window to the next; 0 = max_length (default). Where windows overlap, a token is learnt in the first only. PEFT_DATA_QUESTION_ANS: tokens of the context from one window to the next; 0 = half of what a window holds */
     int64_t batch_size;       /**< examples of one batch; default 1 */
     uint32_t packing;         /**< 1: fill each batch up to batch_size * max_length rows with whole examples, which do not see one another; default 0 */
     uint32_t train_on_prompt; /**< 1: the prompt is learnt too; default 0 */

@@ -75,8 +75,9 @@ static peft_status read_text(peft__encoder *encoder, const peft__content *conten
 /* Rows of a file, whichever way they are written. */
 typedef struct row_source {
     const peft__content *content;
-    peft__rows *rows; /* NULL: sentences in columns */
+    peft__rows *rows; /* NULL: sentences in columns, or questions */
     peft__conll conll;
+    peft__squad squad; /* where it has a tree */
 } row_source;
 
 static peft_status open_rows(peft__encoder *encoder, const peft__content *content, bool columns,
@@ -84,6 +85,8 @@ static peft_status open_rows(peft__encoder *encoder, const peft__content *conten
     row_source source = {.content = content};
     if (columns)
         PEFT_TRY(peft__conll_open(encoder->ctx, content, encoder->options, &source.conll));
+    else if (encoder->options->format == PEFT_DATA_QUESTION_ANS && peft__squad_detect(content))
+        PEFT_TRY(peft__squad_open(encoder->ctx, content, &source.squad));
     else
         PEFT_TRY(peft__rows_open_memory(encoder->ctx, content->name, content->data, content->size, NULL, &source.rows));
     *out_source = source;
@@ -91,10 +94,12 @@ static peft_status open_rows(peft__encoder *encoder, const peft__content *conten
 }
 
 static peft_status next_row(row_source *source, peft__json **out_row) {
+    if (source->squad.tree != NULL) return peft__squad_next(&source->squad, out_row);
     return source->rows != NULL ? peft__rows_next(source->rows, out_row) : peft__conll_next(&source->conll, out_row);
 }
 
 static uint64_t row_line(const row_source *source) {
+    if (source->squad.tree != NULL) return source->squad.row;
     return source->rows != NULL ? peft__rows_line(source->rows) : source->conll.row_line;
 }
 
@@ -131,6 +136,10 @@ static void note_bad_row(peft__encoder *encoder, uint64_t line) {
 static bool skip_line(row_source *source, uint64_t *out_line) {
     const peft__content *content = source->content;
     const uint8_t *data = content->data;
+    if (source->squad.tree != NULL) {
+        *out_line = source->squad.row;
+        return true;
+    }
     if (source->rows == NULL) { /* the reader is behind it already */
         *out_line = source->conll.row_line;
         return true;
@@ -284,10 +293,11 @@ static peft_status read_rows(peft__encoder *encoder, peft__records *records, con
     if (columns)
         (void)peft__conll_open(encoder->ctx, content, encoder->options,
                                &source.conll); /* it opened before: cannot fail */
-    else
+    else if (source.rows != NULL)
         peft__rows_seek(source.rows, NULL);
     if (status >= 0) status = read_records(encoder, records, &source, store);
     peft__rows_free(source.rows);
+    peft__squad_close(&source.squad);
     return status;
 }
 

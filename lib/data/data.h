@@ -9,6 +9,7 @@
  *   answer.c   the same for encoder-decoder models
  *   labels.c   names of classes
  *   labelled.c rows with a class, several, or numbers; rows of words with tags
+ *   spans.c    questions about a text, and squad.c their files
  *   conll.c    columns of words and tags -> rows
  *   choices.c  questions with answers to choose among
  *   masked.c   text for masked language models, and which tokens an epoch hides
@@ -50,8 +51,16 @@ typedef enum {
     PEFT__LEARNS_CLASS,    /* a class for the whole */
     PEFT__LEARNS_TARGETS,  /* numbers for the whole */
     PEFT__LEARNS_ANSWER,   /* what a decoder says to what an encoder reads: the tokens behind the context */
+    PEFT__LEARNS_SPAN,     /* first and last row of an answer */
     PEFT__LEARNS_CHOICE    /* one of several answers: an example has parts, see first_part */
 } peft__learns;
+
+/* What a question is asked about. */
+typedef struct peft__passage {
+    const char *context;
+    const char **answers; /* the right ones, as text */
+    uint32_t answer_count;
+} peft__passage;
 
 typedef struct peft__store {
     peft__mem *mem;
@@ -67,6 +76,10 @@ typedef struct peft__store {
     peft__example *examples; /* [example_count] */
     int32_t *classes;        /* [example_count] with PEFT__LEARNS_CLASS and _CHOICE; PEFT_IGNORE_LABEL = none */
     float *targets;          /* [example_count * target_cols] with PEFT__LEARNS_TARGETS; NaN = none */
+    int32_t *spans;          /* [example_count, 2] with PEFT__LEARNS_SPAN; PEFT_IGNORE_LABEL = not known */
+    uint32_t *begins, *ends; /* [count] likewise: bytes of the context that a token covers; 0, 0 for other tokens */
+    const peft__passage **passages; /* [example_count] likewise; windows of a question share one */
+    const peft__passage *passage;   /* of the examples put next */
     const char **inputs;     /* [example_count] with keeps_rows: the row as JSON, owned by who puts it */
     bool keeps_rows;         /* set before anything is put */
     int64_t row;             /* that the examples put next come from */
@@ -196,6 +209,11 @@ typedef struct peft__records {
     int64_t target_cols;
     int32_t *tags;    /* [span_count] classes of the words at `spans` */
     int32_t *word_of; /* [span_count] which words of the row these are */
+
+    /* questions: text is the question, second the context */
+    const char **answers; /* [answer_count] */
+    uint32_t answer_count, answer_capacity;
+    size_t answer_begin, answer_end; /* bytes of the first answer in the context; end 0: there is none */
     size_t tag_capacity;
 
     peft__choice_reader *choices; /* made by the first row with answers */
@@ -250,6 +268,24 @@ peft_status peft__conll_open(peft_context *ctx, const peft__content *content, co
 /* The next sentence, or PEFT_END. A bad one is PEFT_E_FORMAT and has been passed when it returns. */
 peft_status peft__conll_next(peft__conll *conll, peft__json **out_row);
 
+/* ---- spans.c, squad.c ---------------------------------------------------------------------------------- */
+
+peft_status peft__spans_read(peft__records *records, const peft__json *row);
+
+/* Questions of a file in SQuAD's layout as rows {"question", "context", "answers", ...}. */
+typedef struct peft__squad {
+    peft_context *ctx;
+    const char *name;
+    peft__json *tree; /* owned */
+    size_t article, paragraph, question;
+    uint64_t row; /* handed out last, from 1 */
+} peft__squad;
+
+bool peft__squad_detect(const peft__content *content);
+peft_status peft__squad_open(peft_context *ctx, const peft__content *content, peft__squad *out_squad);
+void peft__squad_close(peft__squad *squad);
+peft_status peft__squad_next(peft__squad *squad, peft__json **out_row);
+
 /* ---- encode.c ------------------------------------------------------------------------------------------ */
 
 enum { PEFT__SKIP_NONE = 0, PEFT__SKIP_EMPTY, PEFT__SKIP_UNTRAINED, PEFT__SKIP_CUT, PEFT__SKIP_BAD, PEFT__SKIP_COUNT };
@@ -261,6 +297,7 @@ typedef struct peft__reading {
     uint64_t skipped[PEFT__SKIP_COUNT];
     uint64_t skipped_line[PEFT__SKIP_COUNT]; /* of the first one */
     char bad_reason[256];
+    uint64_t unanswered; /* questions that have no answer in their text */
     uint64_t cut;       /* longer than max_length */
     int64_t cut_tokens; /* tokens lost by that */
     int64_t longest_uncut;
@@ -293,6 +330,8 @@ peft_status peft__check_ids(const peft__encoder *encoder, const int32_t *ids, in
 /* masked.c: one text becomes as many examples as it takes, each with the template's tokens around. */
 peft_status peft__encode_masked(peft__encoder *encoder, const char *text, size_t length, uint64_t line,
                                 peft__store *store);
+/* spans.c: a question about a text becomes as many windows as the text takes. */
+peft_status peft__encode_spans(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
 /* answer.c: question and answer, for an encoder and a decoder. */
 peft_status peft__encode_answer(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
 /* choices.c: a question and its answers. */
@@ -359,6 +398,7 @@ struct peft_dataset {
     int32_t *offsets;                             /* [offsets_capacity] */
     int32_t *batch_classes;                       /* [offsets_capacity] */
     float *batch_targets;                         /* [offsets_capacity * target_cols] */
+    int32_t *batch_spans;                         /* [2, offsets_capacity] first rows, then last ones */
     int32_t *answer_ids, *answer_labels;          /* [rows_capacity] with PEFT__LEARNS_ANSWER */
     int32_t *answer_offsets;                      /* [offsets_capacity] likewise */
     int32_t *answer_source;                       /* [offsets_capacity] with PEFT__LEARNS_CHOICE */

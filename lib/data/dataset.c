@@ -22,8 +22,8 @@ void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t siz
 
 static peft_status check_options(peft_context *ctx, const peft_dataset_options *o, int64_t max_length,
                                  int64_t positions) {
-    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_CHOICES)
-        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_CHOICES,
+    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_QUESTION_ANS)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_QUESTION_ANS,
                           o->format);
     if (max_length < 2 || max_length > INT32_MAX)
         return peft__fail(ctx, PEFT_E_ARG, "max_length is at least 2 (one token to read and one to learn), found %lld",
@@ -94,6 +94,8 @@ static int32_t format_for(const peft__data_base *base) {
         return strcmp(problem, "multi_label_classification") == 0 ? PEFT_DATA_MULTI_LABEL : PEFT_DATA_CLASSIFICATION;
     case PEFT_TASK_TOKEN_CLS:
         return PEFT_DATA_TOKEN_CLS;
+    case PEFT_TASK_QUESTION_ANS:
+        return PEFT_DATA_QUESTION_ANS;
     case PEFT_TASK_MASKED_LM:
         return PEFT_DATA_MASKED_LM;
     case PEFT_TASK_IMAGE_CLS:
@@ -117,6 +119,8 @@ static bool serves(int32_t format, int32_t task) {
         return format >= PEFT_DATA_CLASSIFICATION && format <= PEFT_DATA_MULTI_LABEL;
     case PEFT_TASK_TOKEN_CLS:
         return format == PEFT_DATA_TOKEN_CLS;
+    case PEFT_TASK_QUESTION_ANS:
+        return format == PEFT_DATA_QUESTION_ANS;
     case PEFT_TASK_MASKED_LM:
         return format == PEFT_DATA_MASKED_LM || format == PEFT_DATA_CLASSIFICATION; /* cloze methods read classes */
     case PEFT_TASK_FEATURE_EXTRACTION:
@@ -140,7 +144,7 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
     dataset->store.learns = own->format == PEFT_DATA_IMAGES ? PEFT__LEARNS_CLASS : peft__learns_of(own->format);
     dataset->store.apart = base->task == PEFT_TASK_SEQ_2_SEQ_LM;
     if (dataset->store.apart && own->format != PEFT_DATA_CHOICES) dataset->store.learns = PEFT__LEARNS_ANSWER;
-    dataset->store.typed = base->types > 1 && peft__is_labelled(own->format);
+    dataset->store.typed = base->types > 1 && (peft__is_labelled(own->format) || own->format == PEFT_DATA_QUESTION_ANS);
     dataset->store.worded = own->format == PEFT_DATA_TOKEN_CLS;
     dataset->store.keeps_rows = own->unlabelled != 0 && own->format != PEFT_DATA_IMAGES;
     if (own->format == PEFT_DATA_MASKED_LM) {
@@ -227,6 +231,7 @@ void peft_dataset_destroy(peft_dataset *dataset) {
     peft__free(ctx->mem, dataset->offsets);
     peft__free(ctx->mem, dataset->batch_classes);
     peft__free(ctx->mem, dataset->batch_targets);
+    peft__free(ctx->mem, dataset->batch_spans);
     peft__free(ctx->mem, dataset->answer_ids);
     peft__free(ctx->mem, dataset->answer_labels);
     peft__free(ctx->mem, dataset->answer_offsets);
@@ -307,6 +312,8 @@ static peft_status reserve_batch(peft_dataset *dataset) {
         if (choices) PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_source, sequences + 1));
         if (store->learns == PEFT__LEARNS_ANSWER || choices)
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_offsets, sequences + 1));
+        if (store->learns == PEFT__LEARNS_SPAN)
+            PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_spans, 2 * (sequences + 1)));
         if (store->learns == PEFT__LEARNS_TARGETS)
             PEFT_TRY(grow_targets(dataset->ctx, &dataset->batch_targets, sequences * store->target_cols));
         dataset->offsets_capacity = sequences + 1;
@@ -437,7 +444,8 @@ static peft_status base_of(peft_context *ctx, const peft_model *model, const cha
     const peft__dims *dims = peft__model_dims(model);
     const int32_t task = peft__model_task(model);
     if (name != NULL && !serves(PEFT_DATA_AUTO, task) && !serves(PEFT_DATA_CLASSIFICATION, task) &&
-        !serves(PEFT_DATA_TOKEN_CLS, task) && !serves(PEFT_DATA_IMAGES, task))
+        !serves(PEFT_DATA_TOKEN_CLS, task) && !serves(PEFT_DATA_IMAGES, task) &&
+        !serves(PEFT_DATA_QUESTION_ANS, task))
         return peft__fail(ctx, PEFT_E_UNSUPPORTED,
                           "%s: files are not read for a model of this task; make batches by hand", name);
     *out_base = (peft__data_base){.tokenizer = peft_model_tokenizer(model),
@@ -665,6 +673,17 @@ static void put_example(peft_dataset *dataset, int32_t index, int64_t at) {
 static void put_wholes(peft_dataset *dataset, int32_t first, int64_t sequences, peft_batch *batch) {
     const peft__store *store = &dataset->store;
     if (store->typed) batch->token_type_ids = dataset->rows_types;
+    if (store->learns == PEFT__LEARNS_SPAN) {
+        int32_t *ends = dataset->batch_spans + dataset->offsets_capacity;
+        for (int64_t i = 0; i < sequences; i++) {
+            const int64_t index = dataset->order.order[first + i];
+            dataset->batch_spans[i] = store->spans[2 * index];
+            ends[i] = store->spans[2 * index + 1];
+        }
+        batch->start_positions = dataset->batch_spans;
+        batch->end_positions = ends;
+        return;
+    }
     if (store->learns != PEFT__LEARNS_CLASS && store->learns != PEFT__LEARNS_TARGETS) {
         batch->labels = dataset->rows_labels;
         return;

@@ -19,7 +19,7 @@ void peft_evaluation_destroy(peft_evaluation *e) {
     if (e == NULL) return;
     peft_context *ctx = e->ctx;
     void *const blocks[] = {e->names,   e->rows,  e->inputs,  e->labels, e->given, e->outputs,
-                            e->targets, e->words, e->offsets, e->answers};
+                            e->targets, e->words, e->offsets, e->answers, e->spans,  e->question_of};
     for (size_t i = 0; i < PEFT_COUNT(blocks); i++) peft__free(ctx->mem, blocks[i]);
     peft__buffer_free(&e->text);
     peft__arena_free(&e->arena);
@@ -67,6 +67,7 @@ static peft_status grow_examples(peft_evaluation *e, int64_t capacity) {
     if (e->asks == PEFT__ASKS_CLASSES || e->asks == PEFT__ASKS_VALUES)
         PEFT_TRY(grow(ctx, &e->targets, capacity, (size_t)e->classes * sizeof *e->targets));
     if (e->asks == PEFT__ASKS_TAGS) PEFT_TRY(grow(ctx, &e->offsets, capacity + 1, sizeof *e->offsets));
+    if (e->asks == PEFT__ASKS_SPANS) PEFT_TRY(grow(ctx, &e->spans, capacity, sizeof *e->spans));
     if (e->asks == PEFT__ASKS_WORDS) PEFT_TRY(grow(ctx, &e->answers, capacity, sizeof *e->answers));
     return PEFT_OK;
 }
@@ -189,6 +190,28 @@ static peft_status take_all(peft_evaluation *e, const peft_dataset *dataset, con
     return PEFT_OK;
 }
 
+/* Windows of questions, in any order. */
+static peft_status take_windows(peft_evaluation *e, const peft_dataset *dataset, const peft_batch *batch,
+                                const int32_t *examples, const peft__value *logits) {
+    for (int64_t s = 0; s < batch->sequences; s++) {
+        const int64_t length = batch->offsets[s + 1] - batch->offsets[s], row = dataset->store.examples[examples[s]].row;
+        if (row >= e->rows_known) {
+            const int64_t known = peft__max_i64(row + 1, e->rows_known + e->rows_known / 2);
+            PEFT_TRY(grow(e->ctx, &e->question_of, known, sizeof *e->question_of));
+            for (int64_t i = e->rows_known; i < known; i++) e->question_of[i] = -1;
+            e->rows_known = known;
+        }
+        if (e->question_of[row] < 0) {
+            PEFT_TRY(peft__evaluation_next(e, dataset, examples[s]));
+            PEFT_TRY(peft__evaluation_question(e, dataset, examples[s]));
+            e->question_of[row] = (int32_t)e->count++;
+        }
+        peft__evaluation_window(e, dataset, examples[s], e->question_of[row], logits,
+                                logits->rows->offsets[s + 1] - length);
+    }
+    return PEFT_OK;
+}
+
 static bool has_labels(const peft_evaluation *e, const peft_batch *batch) {
     if (e->asks != PEFT__ASKS_TAGS) return true;
     for (int64_t r = 0; r < batch->rows; r++)
@@ -218,6 +241,7 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
         return PEFT_OK;
     }
     if (logits == NULL) return peft__fail(e->ctx, PEFT_E_UNSUPPORTED, "this task gives no logits beside its loss");
+    if (e->asks == PEFT__ASKS_SPANS) return take_windows(e, dataset, batch, examples, logits);
     if (e->asks != PEFT__ASKS_WORDS) PEFT_TRY(check_columns(e, logits));
     if (e->asks == PEFT__ASKS_TAGS && e->labelled) return take_labelled(e, dataset, batch, examples, logits);
     if (e->asks == PEFT__ASKS_TAGS || e->asks == PEFT__ASKS_WORDS)
@@ -254,6 +278,9 @@ static peft_status choose(peft_evaluation *e, const peft_dataset *dataset) {
         e->asks = PEFT__ASKS_CHOICE;
         if (e->classes == 0) return PEFT_OK;
         break;
+    case PEFT__LEARNS_SPAN:
+        e->asks = PEFT__ASKS_SPANS;
+        return PEFT_OK;
     case PEFT__LEARNS_HIDDEN:
         e->asks = e->labelled ? PEFT__ASKS_NOTHING : PEFT__ASKS_WORDS;
         e->perplexity = true;
@@ -287,7 +314,7 @@ static peft_status go_through(peft_evaluation *e, peft_session *session, peft_da
         const int32_t *examples = dataset->order.order + dataset->order.first[dataset->batch - 1];
         PEFT_TRY(answer(e, session, dataset, &batch, examples));
     }
-    return PEFT_OK;
+    return e->asks == PEFT__ASKS_SPANS ? peft__evaluation_score_spans(e) : PEFT_OK;
 }
 
 peft_status peft_evaluate(peft_session *session, peft_dataset *dataset, const peft_evaluate_options *options,

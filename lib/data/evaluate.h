@@ -17,8 +17,26 @@ typedef enum {
     PEFT__ASKS_VALUES,
     PEFT__ASKS_TAGS,
     PEFT__ASKS_WORDS, /* for hidden tokens */
+    PEFT__ASKS_SPANS, /* answers to questions about a text */
     PEFT__ASKS_CHOICE /* which of its answers; `classes` is 0 where rows bring answers of their own */
 } peft__asks;
+
+/* A piece of a context. */
+typedef struct peft__span_offer {
+    float score;
+    uint32_t begin, end;
+} peft__span_offer;
+
+/* What is known of one question. */
+typedef struct peft__span_answer {
+    const char *context;
+    const char **answers; /* the right ones */
+    uint32_t answer_count;
+    peft__span_offer *offers; /* [count] the best, falling */
+    int64_t count;
+    float none; /* score of "no answer" */
+    double exact, f1;
+} peft__span_answer;
 
 struct peft_evaluation {
     peft_context *ctx;
@@ -40,6 +58,10 @@ struct peft_evaluation {
     int32_t *offsets;    /* TAGS, WORDS: [count + 1] into the elements */
     int64_t elements, element_capacity;
     const char **answers; /* ready-made JSON of predictions: [count] WORDS */
+    peft__span_answer *spans; /* SPANS: [count] */
+    int32_t *question_of;     /* SPANS: [rows_known] example that a row of the file became, -1 = none yet */
+    int64_t rows_known;
+    bool may_be_none; /* questions without an answer were seen */
     double loss, targets_seen;
     peft__buffer text; /* of the report or prediction handed out last */
 };
@@ -57,5 +79,13 @@ peft_status peft__evaluation_next(peft_evaluation *e, const peft_dataset *datase
 /* evaluate_choices.c: a batch of questions with answers to choose among. */
 peft_status peft__evaluation_rank(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
                                   const peft_batch *batch, const int32_t *examples);
+
+/* evaluate_spans.c: the next question, which example number `index` is a window of; one window of it; and, at the end,
+ * how right the answers are. */
+peft_status peft__evaluation_question(peft_evaluation *e, const peft_dataset *dataset, int32_t index);
+void peft__evaluation_window(peft_evaluation *e, const peft_dataset *dataset, int32_t index, int64_t question,
+                             const peft__value *logits, int64_t first);
+peft_status peft__evaluation_score_spans(peft_evaluation *e);
+bool peft__evaluation_put_span(const peft_evaluation *e, int64_t index, json_t *row);
 
 #endif

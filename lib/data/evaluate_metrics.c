@@ -15,6 +15,7 @@ static const char *const OF_CLASSES[] = {"accuracy", "macro_f1", "micro_f1", "we
 static const char *const OF_VALUES[] = {"pearson", "spearman", "mse", "mae", "r2", NULL};
 static const char *const OF_TAGS[] = {"entity_f1", "entity_precision", "entity_recall", "accuracy", "macro_f1", NULL};
 static const char *const OF_CHOICES[] = {"accuracy", NULL}; /* of rows with answers of their own */
+static const char *const OF_SPANS[] = {"answer_f1", "exact_match", NULL};
 static const char *const OF_NOTHING[] = {NULL};
 
 static const char *const *names_of(const peft_evaluation *e) {
@@ -29,6 +30,8 @@ static const char *const *names_of(const peft_evaluation *e) {
         return OF_VALUES;
     case PEFT__ASKS_TAGS:
         return OF_TAGS;
+    case PEFT__ASKS_SPANS:
+        return OF_SPANS;
     default:
         return OF_NOTHING;
     }
@@ -141,6 +144,12 @@ static double measure(void *user, const int64_t *indices, int64_t count) {
     const peft_evaluation *e = s->e;
     const int64_t cols = e->classes;
     if (e->asks == PEFT__ASKS_TAGS) return of_tags(s, indices, count);
+    if (e->asks == PEFT__ASKS_SPANS) {
+        double sum = 0.0;
+        for (int64_t i = 0; i < count; i++)
+            sum += s->name[0] == 'e' ? e->spans[indices[i]].exact : e->spans[indices[i]].f1;
+        return sum / (double)count;
+    }
     if (e->asks == PEFT__ASKS_CHOICE && cols == 0) return of_choices(e, indices, count);
     if (e->asks == PEFT__ASKS_CLASS || e->asks == PEFT__ASKS_CHOICE) {
         for (int64_t i = 0; i < count; i++) {
@@ -192,6 +201,7 @@ static int64_t most_elements(const peft_evaluation *e) {
 }
 
 static peft_status make_sample(const peft_evaluation *e, sample *s) {
+    if (e->asks == PEFT__ASKS_SPANS) return PEFT_OK; /* scored when it was made */
     peft__mem *mem = e->ctx->mem;
     const bool numbers = e->asks == PEFT__ASKS_CLASSES || e->asks == PEFT__ASKS_VALUES;
     const size_t elements = (size_t)most_elements(e), cols = e->classes;

@@ -152,6 +152,8 @@ static bool put_prediction(const peft_evaluation *e, int64_t index, json_t *row)
         return put_tags(e, index, row);
     case PEFT__ASKS_WORDS:
         return put_ready(e, index, row);
+    case PEFT__ASKS_SPANS:
+        return peft__evaluation_put_span(e, index, row);
     case PEFT__ASKS_CHOICE:
         return put(row, "prediction",
                    e->classes > 0 ? json_string(e->names[e->given[index]]) : json_integer(e->given[index]));

@@ -20,6 +20,8 @@ peft__learns peft__learns_of(int32_t format) {
     case PEFT_DATA_REGRESSION:
     case PEFT_DATA_MULTI_LABEL:
         return PEFT__LEARNS_TARGETS;
+    case PEFT_DATA_QUESTION_ANS:
+        return PEFT__LEARNS_SPAN;
     case PEFT_DATA_TOKEN_CLS:
         return PEFT__LEARNS_TOKENS;
     case PEFT_DATA_MASKED_LM:

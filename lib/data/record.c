@@ -12,7 +12,7 @@ const char *peft__data_format_name(int32_t format) {
     static const char *const NAMES[] = {"auto",       "text",        "text_rows", "prompt_completion",
                                         "alpaca",     "sharegpt",    "messages",  "classification",
                                         "regression", "multi_label", "token_cls", "masked_lm",
-                                        "images",     "choices"};
+                                        "images",     "choices", "question_ans"};
     return format >= 0 && format < (int32_t)PEFT_COUNT(NAMES) ? NAMES[format] : "?";
 }
 
@@ -36,6 +36,7 @@ void peft__records_free(peft__records *records) {
     peft__free(records->ctx->mem, records->tags);
     peft__choices_free(records);
     peft__free(records->ctx->mem, records->word_of);
+    peft__free(records->ctx->mem, records->answers);
 }
 
 static const char *key_or(const char *key, const char *usual) {
@@ -360,6 +361,8 @@ peft_status peft__records_read(peft__records *records, const peft__json *row) {
         return peft__labelled_read(records, row);
     case PEFT_DATA_CHOICES:
         return peft__choices_read(records, row);
+    case PEFT_DATA_QUESTION_ANS:
+        return peft__spans_read(records, row);
     case PEFT_DATA_PROMPT_COMPLETION:
         return read_prompt_completion(records, row);
     case PEFT_DATA_ALPACA:

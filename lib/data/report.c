@@ -93,6 +93,7 @@ peft_status peft__dataset_write_report(peft_dataset *dataset, const char *name, 
                                             [PEFT__LEARNS_CLASS] = {"with", "labels"},
                                             [PEFT__LEARNS_TARGETS] = {"with", "labels"},
                                             [PEFT__LEARNS_ANSWER] = {"of which", "are learnt"},
+                                            [PEFT__LEARNS_SPAN] = {"with", "answers"},
                                             [PEFT__LEARNS_CHOICE] = {"of which", "are of answers"}};
     const bool windows = format == PEFT_DATA_TEXT || dataset->options.format == PEFT_DATA_MASKED_LM;
     (void)peft__buffer_printf(out, "%s: %s%s%s, %llu %s, %lld examples, %lld %s %s %lld %s, longest %d\n", name,
@@ -108,6 +109,9 @@ peft_status peft__dataset_write_report(peft_dataset *dataset, const char *name, 
             out, "cut: %llu examples were longer than max_length %lld (longest %lld); %lld tokens are left out\n",
             (unsigned long long)reading->cut, (long long)dataset->max_length, (long long)reading->longest_uncut,
             (long long)reading->cut_tokens);
+    if (reading->unanswered > 0)
+        (void)peft__buffer_printf(out, "note: %llu questions have no answer in their context\n",
+                                  (unsigned long long)reading->unanswered);
     put_skipped(out, reading);
     put_balance(out, &dataset->labels, store->learns == PEFT__LEARNS_TOKENS, store->learns == PEFT__LEARNS_TARGETS);
     put_warnings(dataset, name, reading);
@@ -185,6 +189,9 @@ peft_status peft__dataset_write_preview(peft_context *ctx, const peft_dataset *d
         (void)peft__buffer_printf(out, "%s%g%s", c == 0 ? "targets: " : ", ",
                                   (double)store->targets[index * store->target_cols + c],
                                   c + 1 == store->target_cols ? "\n" : "");
+    if (store->spans != NULL && store->spans[2 * index] != PEFT_IGNORE_LABEL)
+        (void)peft__buffer_printf(out, "answer: tokens %d to %d\n", store->spans[2 * index],
+                                  store->spans[2 * index + 1]);
     peft_status status = PEFT_OK;
     for (int32_t i = 0; i < example->length && status >= 0; i++) {
         const int32_t id = store->ids[example->first + i];

@@ -12,6 +12,10 @@ void peft__store_free(peft__store *store) {
     peft__free(store->mem, store->labels);
     peft__free(store->mem, store->types);
     peft__free(store->mem, store->words);
+    peft__free(store->mem, store->spans);
+    peft__free(store->mem, store->begins);
+    peft__free(store->mem, store->ends);
+    peft__free(store->mem, store->passages);
     peft__free(store->mem, store->inputs);
     peft__free(store->mem, store->examples);
     peft__free(store->mem, store->classes);
@@ -49,6 +53,16 @@ static peft_status reserve_wholes(peft_context *ctx, peft__store *store, int64_t
         if (first == NULL) return peft__fail_nomem(ctx, bytes, "the answers of a data set");
         store->first_part = first;
     }
+    if (store->learns == PEFT__LEARNS_SPAN) {
+        bytes = (size_t)capacity * 2 * sizeof *store->spans;
+        int32_t *spans = peft__realloc(store->mem, store->spans, bytes);
+        if (spans == NULL) return peft__fail_nomem(ctx, bytes, "the answers of a data set");
+        store->spans = spans;
+        bytes = (size_t)capacity * sizeof *store->passages;
+        const peft__passage **passages = peft__realloc(store->mem, store->passages, bytes);
+        if (passages == NULL) return peft__fail_nomem(ctx, bytes, "the contexts of a data set");
+        store->passages = passages;
+    }
     if (store->learns == PEFT__LEARNS_TARGETS) {
         if (!peft__mul_size((size_t)capacity, (size_t)store->target_cols * sizeof *store->targets, &bytes))
             return peft__fail(ctx, PEFT_E_LIMIT, "a data set of %lld examples is too large", (long long)capacity);
@@ -76,6 +90,13 @@ peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t t
             int32_t *types = peft__realloc(store->mem, store->types, bytes);
             if (types == NULL) return peft__fail_nomem(ctx, bytes, "the token types of a data set");
             store->types = types;
+        }
+        if (store->learns == PEFT__LEARNS_SPAN) {
+            uint32_t *begins = peft__realloc(store->mem, store->begins, bytes);
+            if (begins != NULL) store->begins = begins;
+            uint32_t *ends = peft__realloc(store->mem, store->ends, bytes);
+            if (ends != NULL) store->ends = ends;
+            if (begins == NULL || ends == NULL) return peft__fail_nomem(ctx, bytes, "the places of a data set's tokens");
         }
         if (store->worded) {
             int32_t *words = peft__realloc(store->mem, store->words, bytes);
@@ -125,6 +146,10 @@ void peft__store_put_example(peft__store *store, int64_t first, int32_t length, 
     const int64_t index = store->example_count++;
     store->examples[index] = (peft__example){.first = first, .length = length, .context = context, .row = store->row};
     if (store->inputs != NULL) store->inputs[index] = store->input;
+    if (store->spans != NULL) {
+        store->spans[2 * index] = store->spans[2 * index + 1] = PEFT_IGNORE_LABEL;
+        store->passages[index] = store->passage;
+    }
     if (store->classes != NULL) store->classes[index] = PEFT_IGNORE_LABEL;
     for (int64_t c = 0; store->targets != NULL && c < store->target_cols; c++)
         store->targets[index * store->target_cols + c] = NAN;
@@ -136,6 +161,7 @@ int64_t peft__store_learnt(const peft__store *store, const peft__example *exampl
     int64_t learnt = 0;
     const int64_t index = example - store->examples;
     if (store->learns == PEFT__LEARNS_CLASS) return store->classes[index] != PEFT_IGNORE_LABEL;
+    if (store->learns == PEFT__LEARNS_SPAN) return store->spans[2 * index] != PEFT_IGNORE_LABEL;
     if (store->learns == PEFT__LEARNS_TARGETS) return !isnan(store->targets[index * store->target_cols]);
     const int32_t shift = store->learns == PEFT__LEARNS_NEXT ? 1 : 0;
     for (int32_t i = example->context > shift ? example->context : shift; i < example->length; i++)

@@ -34,7 +34,7 @@ const peft__recipe_key peft__recipe_keys[] = {
     NUMBER("data.validation_fraction", "0", 0.0, 0.9, false),
     CHOICE("data.format", "auto",
            "auto|text|text_rows|prompt_completion|alpaca|sharegpt|messages|classification|regression|multi_label|token_cls|"
-           "masked_lm|images|choices",
+           "masked_lm|images|choices|question_ans",
            false),
     TEXT("data.chat_template", NULL, false),
     INT("data.max_length", "0", 0.0, false),

@@ -244,6 +244,14 @@ peft_status peft_recipe_model_options(const peft_recipe *recipe, peft_model_opti
     own.problem_type = choice(recipe, "model.problem_type");
     own.label_names = recipe->label_names;
     own.label_name_count = recipe->label_name_count;
+    /* What the rows are says what is learnt from them. */
+    const int32_t format = choice(recipe, "data.format");
+    if (own.problem_type == PEFT_PROBLEM_AUTO && format == PEFT_DATA_REGRESSION)
+        own.problem_type = PEFT_PROBLEM_REGRESSION;
+    if (own.problem_type == PEFT_PROBLEM_AUTO && format == PEFT_DATA_MULTI_LABEL)
+        own.problem_type = PEFT_PROBLEM_MULTI_LABEL;
+    if (own.problem_type == PEFT_PROBLEM_REGRESSION && own.num_labels == 0 && own.label_name_count == 0)
+        own.num_labels = 1;
     give(options, &own, sizeof own);
     return PEFT_OK;
 }
