@@ -215,6 +215,7 @@ int command_import(cli *c, args *a);
 int command_combine(cli *c, args *a);
 int command_compare(cli *c, args *a);
 int command_preview(cli *c, args *a);
+int command_rank(cli *c, args *a);
 int command_recipe(cli *c, args *a);
 
 #endif

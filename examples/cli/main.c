@@ -15,6 +15,7 @@ static const char HELP[] =
     "  compare RECIPE.yaml [key=value ...] several methods side by side: quality, size, memory, time\n"
     "  preview RECIPE.yaml                 examples as the model sees them, learnt tokens marked\n"
     "  recipe RECIPE.yaml                  every value in effect and where it came from\n"
+    "  rank PROMPTS.yaml [key=value ...]   hard prompts and few-shot prompts by accuracy, without training\n"
     "  merge MODEL ADAPTER --output DIR    a model with the adapter's changes in its weights\n"
     "  combine MODEL ADAPTER ...           one adapter out of several\n"
     "  export ADAPTER --model MODEL        an adapter for llama.cpp, or under today's names\n"
@@ -37,7 +38,7 @@ int main(int argc, char **argv) {
         int (*run)(cli *c, args *a);
     } COMMANDS[] = {{"train", command_train},     {"eval", command_eval},         {"predict", command_predict},   {"generate", command_generate},
                     {"inspect", command_inspect}, {"estimate", command_estimate}, {"merge", command_merge},
-                    {"preview", command_preview}, {"recipe", command_recipe},     {"combine", command_combine},
+                    {"preview", command_preview}, {"rank", command_rank}, {"recipe", command_recipe},     {"combine", command_combine},
                     {"compare", command_compare}, {"export", command_export},   {"import", command_import}};
     if (argc >= 2 && (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0 || strcmp(argv[1], "help") == 0)) {
         fputs(HELP, stdout);

@@ -106,7 +106,7 @@ static peft_status find_prompt(const peft_prompts *p, uint32_t index, uint32_t s
 
 peft_status peft_prompts_get_info(const peft_prompts *p, uint32_t index, peft_prompt_info *out_info) {
     if (p == NULL || out_info == NULL || out_info->struct_size < sizeof out_info->struct_size) return PEFT_E_ARG;
-    const peft__prompt_text *prompt;
+    const peft__prompt_text *prompt = NULL;
     PEFT_TRY(find_prompt(p, index, 0, &prompt));
     const peft_prompt_info info = {.struct_size = out_info->struct_size,
                                    .kind = prompt->kind,
@@ -127,7 +127,7 @@ static peft_status need_tokenizer(peft_context *ctx, const peft_model *model, co
 peft_status peft_prompts_render(peft_prompts *p, const peft_model *model, uint32_t index, uint32_t seed_index,
                                 int64_t row, char **out_text) {
     if (p == NULL || model == NULL || out_text == NULL) return PEFT_E_ARG;
-    const peft__prompt_text *prompt;
+    const peft__prompt_text *prompt = NULL;
     const peft_tokenizer *tokenizer;
     PEFT_TRY(find_prompt(p, index, seed_index, &prompt));
     PEFT_TRY(need_tokenizer(p->ctx, model, &tokenizer));
@@ -342,7 +342,7 @@ peft_status peft_prompts_run(peft_prompts *p, peft_session *session, uint32_t in
         return peft__fail(p->ctx, PEFT_E_ARG, "the level of intervals is above 0 and below 1, found %g", own.level);
     if (session->ctx != p->ctx)
         return peft__fail(p->ctx, PEFT_E_ARG, "prompts and session were made with different contexts");
-    const peft__prompt_text *prompt;
+    const peft__prompt_text *prompt = NULL;
     PEFT_TRY(find_prompt(p, index, seed_index, &prompt));
     PEFT_TRY(peft__session_need(session, session->phase != PEFT__RUNNING, "peft_prompts_run()",
                                 "does not come inside a pass"));
