@@ -191,13 +191,15 @@ void compare_plot_scatter(const comparison *c, const char *title, double (*value
     draw_frame(&y, out);
     if (zero > 0)
         fprintf(out, "<text class=\"dim\" x=\"%d\" y=\"%d\" text-anchor=\"middle\">0</text>\n", ZERO, PLOT_BOTTOM + 18);
-    for (int power = (int)ceil(x.low); (double)power <= x.high; power++) {
-        const double at = from + ((double)power - x.low) * sx;
-        fprintf(out,
-                "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text class=\"dim\" x=\"%.1f\" "
-                "y=\"%d\" text-anchor=\"middle\">%s</text>\n",
-                at, at, PLOT_TOP, PLOT_BOTTOM, at, PLOT_BOTTOM + 18, format(pow(10.0, power), text, sizeof text));
-    }
+    for (int power = (int)floor(x.low); (double)power <= x.high; power++)
+        for (int digit = 1; digit < 10; digit += digit == 1 ? 1 : digit == 2 ? 3 : 5) {
+            const double value = digit * pow(10.0, power), at = from + (log10(value) - x.low) * sx;
+            if (log10(value) < x.low || log10(value) > x.high || (digit > 1 && x.high - x.low > 1.7)) continue;
+            fprintf(out,
+                    "<line class=\"grid\" x1=\"%.1f\" x2=\"%.1f\" y1=\"%d\" y2=\"%d\"/><text class=\"dim\" "
+                    "x=\"%.1f\" y=\"%d\" text-anchor=\"middle\">%s</text>\n",
+                    at, at, PLOT_TOP, PLOT_BOTTOM, at, PLOT_BOTTOM + 18, format(value, text, sizeof text));
+        }
     for (size_t i = 0; i < c->done; i++) {
         const contender *row = &c->rows[i];
         const double value = value_of(row);

@@ -31,49 +31,72 @@ static bool run_one(comparison *c, run *r, peft_prompts *prompts, uint32_t promp
     return peft_prompt_result_get(*out_result, out_scores) >= 0 || cli_fail(r->c, NULL);
 }
 
-/* The prompt with the highest accuracy over `prompts`' test rows. */
+/* The prompt with the highest accuracy over `prompts`' test rows. One that cannot be run (a chat prompt for a model
+ * without a template) is passed over, as long as another can. */
 static bool find_best(comparison *c, run *r, peft_prompts *prompts, uint32_t *out_best) {
     double best = -1.0;
     for (uint32_t i = 0; i < peft_prompts_count(prompts) && !interrupted(); i++) {
         peft_prompt_result *result = NULL;
         peft_prompt_scores scores;
-        const bool good = run_one(c, r, prompts, i, 0, &result, &scores);
-        const double accuracy = scores.accuracy;
+        if (run_one(c, r, prompts, i, 0, &result, &scores) && scores.accuracy > best) {
+            best = scores.accuracy;
+            *out_best = i;
+        }
         peft_prompt_result_destroy(result);
-        if (!good) return false;
-        if (accuracy > best) *out_best = i;
-        best = fmax(best, accuracy);
     }
-    return true;
+    return best >= 0.0; /* else the last reason is kept */
 }
 
-static bool choose(comparison *c, run *r, const char *path, peft_prompts *prompts, uint32_t *out_prompt, char *detail,
-                   size_t size) {
-    const char *train = NULL;
-    const uint32_t count = peft_prompts_count(prompts);
-    *out_prompt = 0;
-    if (peft_prompts_get_text(prompts, "data.train", &train) < 0) return cli_fail(r->c, NULL);
-    bool good = true;
-    if (count > 1 && train != NULL) {
-        char *word = malloc(strlen(train) + 16);
-        peft_prompts *on_train = NULL;
-        if (word == NULL) return cli_fail(r->c, "out of memory");
-        sprintf(word, "data.test=%s", train);
-        const char *overrides[] = {word};
-        good = peft_prompts_open(r->c->context, path, overrides, 1, &on_train) >= 0 || cli_fail(r->c, NULL);
-        good = good && find_best(c, r, on_train, out_prompt);
-        peft_prompts_destroy(on_train);
-        free(word);
-    } else if (count > 1) {
-        good = find_best(c, r, prompts, out_prompt);
+/* The prompt of that name; false, with a complaint, when there is none. */
+static bool find_named(run *r, peft_prompts *prompts, const char *name, uint32_t *out_prompt) {
+    for (uint32_t i = 0; i < peft_prompts_count(prompts); i++) {
+        peft_prompt_info info = {.struct_size = sizeof info};
+        if (peft_prompts_get_info(prompts, i, &info) < 0) return cli_fail(r->c, NULL);
+        if (strcmp(info.name, name) != 0) continue;
+        *out_prompt = i;
+        return true;
     }
-    peft_prompt_info info = {.struct_size = sizeof info};
-    if (good && peft_prompts_get_info(prompts, *out_prompt, &info) >= 0)
-        snprintf(detail, size, "prompt \"%.60s\"%s", info.name,
-                 count == 1      ? ""
-                 : train != NULL ? ", the best of the training rows"
-                                 : ", the best of the test rows");
+    free(r->c->failure);
+    r->c->failure = text_copy("the prompts file has no prompt of that name");
+    return false;
+}
+
+/* The best by the file's training rows, if these are not the test rows too; else by the test rows. */
+static bool find_best_of_file(comparison *c, run *r, const char *path, peft_prompts *prompts, uint32_t *out_prompt,
+                              bool *out_on_train) {
+    const char *train = NULL, *test = NULL;
+    if (peft_prompts_get_text(prompts, "data.train", &train) < 0 ||
+        peft_prompts_get_text(prompts, "data.test", &test) < 0)
+        return cli_fail(r->c, NULL);
+    *out_on_train = train != NULL && test != NULL && strcmp(train, test) != 0;
+    if (!*out_on_train) return find_best(c, r, prompts, out_prompt);
+    char *word = malloc(strlen(train) + 16);
+    peft_prompts *on_train = NULL;
+    if (word == NULL) return cli_fail(r->c, "out of memory");
+    sprintf(word, "data.test=%s", train);
+    const char *overrides[] = {"shots=0", word};
+    bool good = peft_prompts_open(r->c->context, path, overrides, 2, &on_train) >= 0 || cli_fail(r->c, NULL);
+    good = good && find_best(c, r, on_train, out_prompt);
+    peft_prompts_destroy(on_train);
+    free(word);
     return good;
+}
+
+static bool choose(comparison *c, run *r, const peft_compare_entry *entry, peft_prompts *prompts, uint32_t *out_prompt,
+                   contender *out) {
+    bool on_train = false;
+    const bool search =
+        entry->prompt == NULL && entry->kind == PEFT_COMPARE_HARD_PROMPT && peft_prompts_count(prompts) > 1;
+    *out_prompt = 0;
+    if (entry->prompt != NULL && !find_named(r, prompts, entry->prompt, out_prompt)) return false;
+    if (search && !find_best_of_file(c, r, entry->prompts, prompts, out_prompt, &on_train)) return false;
+    peft_prompt_info info = {.struct_size = sizeof info};
+    if (peft_prompts_get_info(prompts, *out_prompt, &info) < 0) return cli_fail(r->c, NULL);
+    snprintf(out->detail, sizeof out->detail, "prompt \"%.60s\"%s", info.name,
+             !search    ? ""
+             : on_train ? ", the best on the training rows"
+                        : ", the best on the test rows themselves");
+    return true;
 }
 
 /* Means over the choices of shots. */
@@ -136,8 +159,7 @@ bool compare_prompts(comparison *c, run *r, uint32_t index, const peft_compare_e
         (peft_prompts_open(r->c->context, entry->prompts, overrides, count, &prompts) >= 0) || cli_fail(r->c, NULL);
     good = good && run_open_session(r, NULL, &r->session);
     if (good) interrupt_watch(r->session);
-    good = good && choose(c, r, entry->prompts, prompts, &prompt, out->detail, sizeof out->detail) && !interrupted() &&
-           measure(c, r, prompts, prompt, out);
+    good = good && choose(c, r, entry, prompts, &prompt, out) && !interrupted() && measure(c, r, prompts, prompt, out);
     interrupt_ignore();
     uint64_t peak = 0;
     peft_context_memory(r->c->context, NULL, &peak, NULL);

@@ -224,6 +224,7 @@ static void add_costs(const peft_model *model, const training *t, contender *out
     const double n = (double)info.parameters;
     out->infer_flops = out->infer_flops_uncached = peft_cost_inference(architecture, n, out->q.tokens);
     out->infer_flops_counted = out->q.flops;
+    if (out->kind != PEFT_COMPARE_TRAIN) out->train_flops_counted = 0.0;
     out->train_tokens = t->tokens;
     out->train_flops = peft_cost_training(architecture, n, t->tokens);
     out->train_flops_frozen =

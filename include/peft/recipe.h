@@ -87,6 +87,7 @@ typedef struct peft_compare_entry {
     const char *name;    /**< unique in its recipe; owned by the recipe */
     const char *prompts; /**< path of the prompts file; NULL for entries that have none */
     int64_t shots;       /**< of PEFT_COMPARE_ICL; 0 = as the prompts file says */
+    const char *prompt;  /**< name of the prompt in that file; NULL: the best of it (hard prompts), the first (PEFT_COMPARE_ICL) */
 } peft_compare_entry;
 
 /** Entries of the group `compare` (docs/compare.md); 0 when there is none. */

@@ -57,8 +57,11 @@ static peft_status classify(peft_recipe *recipe, peft__recipe_item *item) {
     PEFT_TRY(take_text(recipe, item, "name", &item->name));
     PEFT_TRY(take_text(recipe, item, "hard_prompt", &hard));
     PEFT_TRY(take_text(recipe, item, "icl", &icl));
+    PEFT_TRY(take_text(recipe, item, "prompt", &item->prompt));
     const char *method = method_of(item->changes);
     const bool base = method != NULL && strcmp(method, "base") == 0;
+    if (item->prompt != NULL && hard == NULL && icl == NULL)
+        return item_fail(recipe, item->where, "prompt belongs to an entry with hard_prompt or icl", "");
     if ((hard != NULL) + (icl != NULL) + (method != NULL) > 1)
         return item_fail(recipe, item->where, "an entry has one of method, hard_prompt and icl", "");
     item->own_method = method != NULL;
@@ -209,7 +212,8 @@ peft_status peft_recipe_compare_entry(const peft_recipe *recipe, uint32_t index,
                                      .kind = item->kind,
                                      .name = item->name,
                                      .prompts = item->prompts,
-                                     .shots = item->shots};
+                                     .shots = item->shots,
+                                     .prompt = item->prompt};
     memcpy(out_entry, &made, peft__min_size(out_entry->struct_size, sizeof made));
     return PEFT_OK;
 }

@@ -65,7 +65,8 @@ typedef struct peft__recipe_entry {
 typedef struct peft__recipe_item {
     int32_t kind;        /* PEFT_COMPARE_* */
     const char *name;    /* texts are in the recipe's arena */
-    const char *prompts; /* or NULL */
+    const char *prompts; /* path, or NULL */
+    const char *prompt;  /* name in it, or NULL */
     int64_t shots;
     bool own_method;     /* names a method: the recipe's own `adapter` keys do not count */
     json_t *changes;     /* owned: keys of the recipe and other values for them */
