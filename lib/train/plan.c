@@ -1,8 +1,8 @@
 /* plan.c: a session's graphs: when they are made, how large, and what of them a step needs.
  *
  * A graph is planned for a capacity. Where the host gave maxima these are it, and memory is taken once; otherwise
- * capacity grows with the largest batch seen, in steps of an eighth, so that batches of slightly different length do
- * not plan again and again. Accumulated gradients move to the new graph when that happens between the batches of one
+ * capacity is that of the first batch and grows with the largest one seen, in steps of an eighth, so that batches of slightly
+ * different length do not plan again and again. Accumulated gradients move to the new graph when that happens between the batches of one
  * step.
  */
 #include "train/train.h"
@@ -23,10 +23,11 @@ bool peft__session_trains(const peft_session *session) {
 
 /* ---- capacity ---------------------------------------------------------------------------------------------------- */
 
-/* Room for `need` when `have` is too little: some more than needed, in steps that get larger with the size. */
+/* Room for `need` when `have` is too little. The first batch gets what it needs: pictures and packed texts never need more. After that
+ * some more than needed, in steps that get larger with the size. */
 static int64_t grown(int64_t need, int64_t have, int64_t step) {
     if (need <= have) return have;
-    while (step < need / 8) step *= 2;
+    while (have > 0 && step < need / 8) step *= 2;
     return peft__ceil_div(need, step) * step;
 }
 
