@@ -85,14 +85,20 @@ peft__value *peft__value_columns(peft__graph *graph, peft__value *value, int64_t
 
 static peft__value *param_as(peft__graph *graph, peft__param *param, int64_t rows) {
     if (graph->status < 0) return NULL;
-    for (size_t i = 0; i < graph->param_count; i++)
-        if (graph->params[i].param == param) return graph->params[i].value;
+    const char *const address = (const char *)&param;
+    uint64_t at = 0;
+    if (peft__table_get(&graph->param_index, address, sizeof param, &at)) return graph->params[at].value;
     const int64_t cols = rows > 0 ? param->elements / rows : 0;
     if (!peft__graph_grow(graph, (void **)&graph->params, &graph->param_capacity, graph->param_count, sizeof *graph->params)) return NULL;
     peft__value *value = peft__value_new(graph, peft__rows_fixed(graph, rows), cols, param->name);
     if (value == NULL) return NULL;
     value->param = param;
     value->data = param->data;
+    const peft__param **key = graph_alloc(graph, sizeof(const peft__param *));
+    if (key == NULL) return NULL;
+    *key = param;
+    if (!peft__table_put(&graph->param_index, (const char *)key, sizeof *key, graph->param_count))
+        return peft__graph_fail(graph, peft__fail_nomem(graph->ctx, sizeof *key, "the graph's lists"));
     graph->params[graph->param_count].param = param;
     graph->params[graph->param_count].value = value;
     graph->params[graph->param_count].grad_offset = 0;
@@ -161,6 +167,7 @@ peft_status peft__graph_create(peft_context *ctx, const peft__capacity *capacity
     graph->ctx = peft__context_ref(ctx);
     graph->capacity = *capacity;
     peft__arena_init(&graph->arena, ctx->mem);
+    peft__table_init(&graph->param_index, ctx->mem);
     *out_graph = graph;
     return PEFT_OK;
 }
@@ -176,6 +183,7 @@ void peft__graph_destroy(peft__graph *graph) {
     peft__free(mem, graph->rows);
     peft__free(mem, graph->values);
     peft__free(mem, graph->nodes);
+    peft__table_free(&graph->param_index);
     peft__free(mem, graph->params);
     peft__free(mem, graph->seeds);
     peft__free(mem, graph->plans);
@@ -192,4 +200,10 @@ peft__param *peft__graph_param(const peft__graph *graph, uint32_t index, float *
     const peft__graph_param_slot *slot = &graph->params[index];
     if (out_grad != NULL) *out_grad = slot->value->grad;
     return slot->param;
+}
+
+void peft__graph_exchange_param(peft__graph *graph, uint32_t index, peft__param *param) {
+    peft__graph_param_slot *slot = &graph->params[index];
+    slot->param = slot->value->param = param;
+    slot->value->data = param->data;
 }

@@ -256,6 +256,8 @@ void peft__graph_zero_grad(peft__graph *graph);
 /* Params that the graph trains, in order of first use, and their gradients (unnormalised sums). */
 uint32_t peft__graph_param_count(const peft__graph *graph);
 peft__param *peft__graph_param(const peft__graph *graph, uint32_t index, float **out_grad);
+/* Puts a param of the same shape and flags in the place of one: the graph reads and trains that from now on. */
+void peft__graph_exchange_param(peft__graph *graph, uint32_t index, peft__param *param);
 /* One line a step, for tests and curiosity. */
 bool peft__graph_describe(const peft__graph *graph, peft__buffer *out);
 

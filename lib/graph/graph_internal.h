@@ -47,6 +47,8 @@ typedef struct peft__value_plan {
     bool kept;                 /* its forward data stays for the backward part */
     bool recomputed;           /* a RECOMPUTE step has been emitted */
     bool has_views;
+    uint32_t last_read;        /* 1 + the last node that reads it, 0 = none */
+    uint32_t last_reads;       /* how many of that node's inputs do */
 } peft__value_plan;
 
 typedef struct peft__graph_param_slot {
@@ -69,6 +71,7 @@ struct peft__graph {
     size_t node_count, node_capacity;
     peft__graph_param_slot *params;
     size_t param_count, param_capacity;
+    peft__table param_index; /* address of a param -> place in params; while building */
     peft__value **seeds;
     size_t seed_count, seed_capacity;
 

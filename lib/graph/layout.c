@@ -8,8 +8,10 @@
 
 #include "graph/graph_internal.h"
 
+/* A storage that has its place; the list is kept sorted by offset. */
 typedef struct placed {
     size_t offset, end;
+    uint32_t first, last;
 } placed;
 
 static int by_size(const void *a, const void *b) {
@@ -26,34 +28,34 @@ static int by_length(const void *a, const void *b) {
     return by_size(a, b);
 }
 
-static int by_offset(const void *a, const void *b) {
-    const placed *x = a, *y = b;
-    return x->offset < y->offset ? -1 : x->offset > y->offset;
+/* The lowest offset with room for `bytes` during [first, last]; *out_at: where in the list that is. */
+static size_t find_place(const placed *list, size_t count, const peft__storage *storage, size_t *out_at) {
+    size_t offset = 0, k = 0;
+    for (; k < count && list[k].offset < offset + storage->bytes; k++)
+        if (list[k].last >= storage->first && storage->last >= list[k].first)
+            offset = peft__max_size(offset, list[k].end);
+    while (k > 0 && list[k - 1].offset > offset) k--;
+    *out_at = k;
+    return offset;
 }
 
-/* Places order[0..count-1]; returns the arena's size. `taken` has room for count. */
-static size_t place_all(peft__storage **order, size_t count, placed *taken) {
+/* Places order[0..count-1]; returns the arena's size. `list` has room for count, offsets[i] is that of order[i]. */
+static size_t place_all(peft__storage *const *order, size_t count, placed *list, size_t *offsets) {
     size_t size = 0;
     for (size_t i = 0; i < count; i++) {
-        peft__storage *storage = order[i];
-        size_t found = 0;
-        for (size_t k = 0; k < i; k++) {
-            const peft__storage *other = order[k];
-            if (other->last < storage->first || storage->last < other->first) continue;
-            taken[found].offset = other->offset;
-            taken[found].end = other->offset + other->bytes;
-            found++;
-        }
-        qsort(taken, found, sizeof *taken, by_offset);
-        size_t offset = 0;
-        for (size_t k = 0; k < found; k++) {
-            if (taken[k].offset >= offset + storage->bytes) break;
-            offset = peft__max_size(offset, taken[k].end);
-        }
-        storage->offset = offset;
+        const peft__storage *storage = order[i];
+        size_t at = 0;
+        const size_t offset = find_place(list, i, storage, &at);
+        memmove(list + at + 1, list + at, (i - at) * sizeof *list);
+        list[at] = (placed){offset, offset + storage->bytes, storage->first, storage->last};
+        offsets[i] = offset;
         size = peft__max_size(size, offset + storage->bytes);
     }
     return size;
+}
+
+static void take_offsets(peft__storage *const *order, size_t count, const size_t *offsets) {
+    for (size_t i = 0; i < count; i++) order[i]->offset = offsets[i];
 }
 
 /* Most bytes alive at one step: births and deaths summed over the steps. */
@@ -76,24 +78,28 @@ static peft_status lower_bound(peft__graph *graph, peft__storage *const *order, 
 
 peft_status peft__layout(peft__graph *graph) {
     peft__mem *mem = graph->ctx->mem;
-    const size_t bytes = (graph->storage_count + 1) * (sizeof(peft__storage *) + sizeof(placed));
+    const size_t bytes = (graph->storage_count + 1) * (sizeof(peft__storage *) + sizeof(placed) + sizeof(size_t));
     uint8_t *work = peft__alloc(mem, bytes);
     if (work == NULL) return peft__fail_nomem(graph->ctx, bytes, "the memory plan");
-    placed *taken = (placed *)(void *)work;
-    peft__storage **order = (peft__storage **)(void *)(taken + graph->storage_count + 1);
+    placed *list = (placed *)(void *)work;
+    size_t *offsets = (size_t *)(void *)(list + graph->storage_count + 1);
+    peft__storage **order = (peft__storage **)(void *)(offsets + graph->storage_count + 1);
     size_t count = 0;
     for (size_t i = 0; i < graph->storage_count; i++)
         if (graph->storages[i]->used) order[count++] = graph->storages[i];
-    qsort(order, count, sizeof *order, by_length);
-    const size_t longest_first = place_all(order, count, taken);
+    const peft_status status = lower_bound(graph, order, count, &graph->info.lower_bound);
     qsort(order, count, sizeof *order, by_size);
-    size_t size = place_all(order, count, taken);
-    if (longest_first < size) {
+    size_t size = place_all(order, count, list, offsets);
+    take_offsets(order, count, offsets);
+    if (size > graph->info.lower_bound) {
         qsort(order, count, sizeof *order, by_length);
-        size = place_all(order, count, taken);
+        const size_t longest_first = place_all(order, count, list, offsets);
+        if (longest_first < size) {
+            size = longest_first;
+            take_offsets(order, count, offsets);
+        }
     }
     graph->info.arena = size;
-    const peft_status status = lower_bound(graph, order, count, &graph->info.lower_bound);
     peft__free(mem, work);
     return status;
 }

@@ -67,6 +67,8 @@ peft__value *peft__op_add(peft__graph *g, peft__value *a, peft__value *b);
 peft__value *peft__op_scale(peft__graph *g, peft__value *x, float factor);
 peft__value *peft__op_add_vector(peft__graph *g, peft__value *x, peft__value *vector);
 peft__value *peft__op_mul_vector(peft__graph *g, peft__value *x, peft__value *vector);
+/* Only rows of sequences whose adapter_ids entry is this slot (-1: all rows); the others pass through. */
+peft__value *peft__op_mul_vector_of(peft__graph *g, peft__value *x, peft__value *vector, int32_t slot);
 peft__value *peft__op_soft_cap(peft__graph *g, peft__value *x, float cap);
 /* Inverted dropout; the mask is a pure function of (run seed, stream, element). The input itself when p == 0. */
 peft__value *peft__op_dropout(peft__graph *g, peft__value *x, float p, uint64_t stream);

@@ -175,18 +175,25 @@ static peft__storage *add_temp(peft__graph *graph, const peft__node *node, peft_
 static bool needed_after(peft__graph *graph, const peft__value *root, size_t index) {
     const peft__value_plan *plan = plan_of(graph, root);
     if (plan->kept || (root->flags & PEFT__VALUE_OUTPUT) != 0) return true;
-    for (size_t i = index; i < graph->node_count; i++) {
+    return plan->last_read > index + 1 || (plan->last_read == index + 1 && plan->last_reads > 1);
+}
+
+static void find_last_reads(peft__graph *graph) {
+    for (size_t i = 0; i < graph->node_count; i++) {
         const peft__node *node = graph->nodes[i];
-        uint32_t uses = 0;
-        for (uint32_t k = 0; k < node->in_count; k++) uses += node->in[k] != NULL && peft__root(node->in[k]) == root;
-        if (i == index ? uses > 1 : uses > 0) return true;
+        for (uint32_t k = 0; k < node->in_count; k++) {
+            if (node->in[k] == NULL) continue;
+            peft__value_plan *plan = plan_of(graph, node->in[k]);
+            plan->last_reads = plan->last_read == i + 1 ? plan->last_reads + 1 : 1;
+            plan->last_read = (uint32_t)i + 1;
+        }
     }
-    return false;
 }
 
 static bool same_shape(const peft__value *a, const peft__value *b) { return a->rows == b->rows && a->cols == b->cols && a->ld == b->ld; }
 
 static bool emit_forward(peft__graph *graph) {
+    find_last_reads(graph);
     for (size_t i = 0; i < graph->node_count; i++) {
         peft__node *node = graph->nodes[i];
         if (!node_live(graph, node)) continue;

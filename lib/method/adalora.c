@@ -206,9 +206,7 @@ static peft_status configure(peft_adapter *adapter) {
     }
     PEFT_TRY(take_scratch(adapter, l));
     PEFT_TRY(peft__layers_biases(adapter, l->by_module, "lora_only"));
-    adapter->per_sequence = true;
-    for (uint32_t i = 0; i < adapter->count; i++)
-        adapter->per_sequence = adapter->per_sequence && adapter->slots[i].base == NULL;
+    adapter->per_sequence = peft__adapter_spares_base(adapter);
     return PEFT_OK;
 }
 
@@ -232,16 +230,13 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     const adalora_layer *layer = layer_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;
     peft__graph *g = b->graph;
-    int32_t slot = -1;
-    for (uint32_t i = 0; i < b->adapter_count; i++)
-        if (b->adapters[i].self == adapter) slot = (int32_t)i;
     const uint64_t stream = peft__hash64(module->name, strlen(module->name), 1);
     peft__value *xd = peft__op_dropout(g, x, b->purpose == PEFT__BUILD_LOSS ? l->dropout : 0.0f, stream);
     peft__value *a = peft__value_param(g, &adapter->params[layer->params[PART_A]]);
     peft__value *e = peft__value_param_vector(g, &adapter->params[layer->params[PART_E]]);
     /* E scales the columns of B, which are as many numbers as a row of tokens has; scaling U would take one a token. */
     peft__value *up = peft__op_mul_vector(g, peft__value_param(g, &adapter->params[layer->params[PART_B]]), e);
-    return up != NULL ? peft__op_low_rank(g, xd, y, a, up, adapter->scale * l->scale, slot) : NULL;
+    return up != NULL ? peft__op_low_rank(g, xd, y, a, up, adapter->scale * l->scale, peft__adapter_slot(adapter, b)) : NULL;
 }
 
 /* ---- orthogonality ------------------------------------------------------------------------------------------ */

@@ -122,6 +122,12 @@ peft_status peft__adapter_declare_base(peft_adapter *adapter, const peft__module
     return peft__adapter_declare(adapter, &d, out_index);
 }
 
+bool peft__adapter_spares_base(const peft_adapter *adapter) {
+    for (uint32_t i = 0; i < adapter->count; i++)
+        if (adapter->slots[i].base != NULL) return false;
+    return true;
+}
+
 peft__param *peft__adapter_trained(void *self, const char *tensor) {
     peft_adapter *adapter = self;
     uint64_t index = 0;

@@ -53,6 +53,7 @@ struct peft_adapter {
     uint32_t count, capacity;
     bool loading;      /* configure() runs for a folder, not for a new adapter */
     bool per_sequence; /* works when only some sequences of a batch use it (batch.adapter_ids); set by configure() */
+    bool singular;     /* graphs hold more of it than its params (a table of its own): it is not exchanged in one */
     bool fixed;        /* declarations are closed: params no longer moves */
     float *block;
     int64_t trained;              /* scalars that are trained */
@@ -60,7 +61,7 @@ struct peft_adapter {
     float scale;
     int32_t top_layers; /* peft_adapter_set_top_layers(); -1 = all and everything */
     uint64_t base_hash; /* of the model it was made for */
-    uint64_t layout;    /* counts changes after which a graph built before is stale (scale) */
+    uint64_t layout;    /* counts changes after which a graph built before is stale (scale, resting tensors) */
     char *config_text, *report;
     peft__buffer notes; /* becomes the report */
     uint32_t modules;   /* how many modules the method adapts, for the report */
@@ -92,7 +93,19 @@ const char *peft__adapter_tensor_name(peft_adapter *adapter, const peft__module 
 /* 0: behind the layers or of no module, 1: top layer, ..., layers + 1: before the layers. */
 int32_t peft__adapter_depth(const peft_adapter *adapter, uint32_t index);
 
+/* Which of the session's adapters this is: rows of a batch with adapter_ids use their own only. -1: of none. */
+static inline int32_t peft__adapter_slot(const peft_adapter *adapter, const peft__build *b) {
+    for (uint32_t i = 0; i < b->adapter_count; i++)
+        if (b->adapters[i].self == adapter) return (int32_t)i;
+    return -1;
+}
+/* No param stands for a tensor of the base: what is left to say is said by hooks, for some sequences or all. */
+bool peft__adapter_spares_base(const peft_adapter *adapter);
+
 /* ---- what the session needs ---- */
+
+/* alike.c: a graph built with one computes the other once the params are exchanged. */
+bool peft__adapter_alike(const peft_adapter *a, const peft_adapter *b);
 
 /* Sessions and optimizers hold their adapters, so that a host may destroy things in any order (context.h). */
 peft_adapter *peft__adapter_ref(peft_adapter *adapter);

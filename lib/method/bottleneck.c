@@ -309,7 +309,7 @@ static const peft__config_key KEYS[] = {
 
 const peft__method peft__method_bottleneck = {
     .peft_type = "BOTTLENECK",
-    .flags = PEFT__METHOD_NATIVE | PEFT__METHOD_FULL_NAMES | PEFT__METHOD_SCALABLE,
+    .flags = PEFT__METHOD_NATIVE | PEFT__METHOD_FULL_NAMES | PEFT__METHOD_SCALABLE | PEFT__METHOD_EXCHANGEABLE,
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,

@@ -170,7 +170,7 @@ static const peft__config_key KEYS[] = {
 
 const peft__method peft__method_full = {
     .peft_type = "FULL",
-    .flags = PEFT__METHOD_NATIVE | PEFT__METHOD_FULL_NAMES,
+    .flags = PEFT__METHOD_NATIVE | PEFT__METHOD_FULL_NAMES | PEFT__METHOD_EXCHANGEABLE,
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,

@@ -134,6 +134,7 @@ static peft_status configure(peft_adapter *adapter) {
         PEFT_TRY(is_feedforward(adapter, state->targets.modules[i], &state->feedforward[i]));
         PEFT_TRY(declare(adapter, state, i, ones));
     }
+    adapter->per_sequence = peft__adapter_spares_base(adapter);
     return json_object_set_new(adapter->config, "fan_in_fan_out", json_boolean(conv)) == 0 ? PEFT_OK
                                                                                              : peft__fail_nomem(ctx, 64, "an adapter's configuration");
 }
@@ -161,7 +162,8 @@ static peft__value *scale_side(peft_adapter *adapter, peft__build *b, const peft
     bool at_input = false;
     peft__param *param = param_of(adapter, module, &at_input);
     if (param == NULL || at_input != input || adapter->scale == 0.0f) return value;
-    return peft__op_mul_vector(b->graph, value, peft__value_param_vector(b->graph, param));
+    return peft__op_mul_vector_of(b->graph, value, peft__value_param_vector(b->graph, param),
+                                  peft__adapter_slot(adapter, b));
 }
 
 static peft__value *before_linear(void *self, peft__build *b, const peft__module *module, peft__value *x) {
@@ -214,6 +216,7 @@ static const peft__config_key KEYS[] = {
 
 const peft__method peft__method_ia3 = {
     .peft_type = "IA3",
+    .flags = PEFT__METHOD_EXCHANGEABLE,
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,

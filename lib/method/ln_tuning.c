@@ -66,6 +66,7 @@ static const peft__config_key KEYS[] = {
 
 const peft__method peft__method_ln_tuning = {
     .peft_type = "LN_TUNING",
+    .flags = PEFT__METHOD_EXCHANGEABLE,
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,

@@ -227,8 +227,7 @@ static peft_status configure(peft_adapter *adapter) {
         l->by_module[targets.modules[i]->index] = ++l->count;
     }
     PEFT_TRY(peft__layers_biases(adapter, l->by_module, "lora_only"));
-    bool per_sequence = !l->dora && !l->lora_bias;
-    for (uint32_t i = 0; i < adapter->count; i++) per_sequence = per_sequence && adapter->slots[i].base == NULL;
+    bool per_sequence = !l->dora && !l->lora_bias && peft__adapter_spares_base(adapter);
     for (uint32_t i = 0; i < l->count; i++)
         per_sequence = per_sequence && l->layers[i].module->kind != PEFT_MODULE_EMBEDDING;
     adapter->per_sequence = per_sequence;
@@ -241,7 +240,7 @@ static peft_status configure(peft_adapter *adapter) {
 static peft__param *trained(void *self, const char *tensor) {
     peft_adapter *adapter = self;
     const peft__lora *l = adapter->state;
-    for (uint32_t i = 0; adapter->scale != 0.0f && i < l->count; i++) {
+    for (uint32_t i = 0; adapter->singular && adapter->scale != 0.0f && i < l->count; i++) {
         if (l->layers[i].table == NULL) continue;
         int part = 0;
         const peft__module *module = peft__model_split(adapter->model, tensor, &part);
@@ -265,13 +264,6 @@ static bool touches(void *self, const peft__module *module) {
 static bool is_additive(void *self, const peft__module *module) {
     const peft__lora_layer *layer = peft__lora_layer_of(self, module);
     return layer == NULL || layer->magnitude == PEFT__LORA_NONE;
-}
-
-/* Which of the session's adapters this is: rows of a batch with adapter_ids use their own only. */
-static int32_t slot_of(const peft_adapter *adapter, const peft__build *b) {
-    for (uint32_t i = 0; i < b->adapter_count; i++)
-        if (b->adapters[i].self == adapter) return (int32_t)i;
-    return ALL_ROWS;
 }
 
 static peft__value *apply_dora(peft_adapter *adapter, peft__build *b, const peft__lora_layer *layer, peft__value *x,
@@ -311,10 +303,10 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     const float scale = adapter->scale * layer->scale;
     peft__value *a = peft__value_param(g, &adapter->params[layer->a]);
     peft__value *up = peft__value_param(g, &adapter->params[layer->b]);
-    y = peft__op_low_rank(g, xd, y, a, up, scale, slot_of(adapter, b));
+    y = peft__op_low_rank(g, xd, y, a, up, scale, peft__adapter_slot(adapter, b));
     if (layer->a0 != PEFT__LORA_NONE)
         y = peft__op_low_rank(g, xd, y, peft__value_param(g, &adapter->params[layer->a0]),
-                              peft__value_param(g, &adapter->params[layer->b0]), -scale, slot_of(adapter, b));
+                              peft__value_param(g, &adapter->params[layer->b0]), -scale, peft__adapter_slot(adapter, b));
     if (layer->bias != PEFT__LORA_NONE)
         y = peft__op_add_vector(g, y, peft__op_scale(g, peft__value_param(g, &adapter->params[layer->bias]), scale));
     return y;
@@ -386,7 +378,7 @@ static const peft__config_key KEYS[] = {
 
 const peft__method peft__method_lora = {
     .peft_type = "LORA",
-    .flags = PEFT__METHOD_SCALABLE,
+    .flags = PEFT__METHOD_SCALABLE | PEFT__METHOD_EXCHANGEABLE,
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,

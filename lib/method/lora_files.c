@@ -50,6 +50,7 @@ static peft_status take_table(peft_adapter *adapter, peft__lora_layer *layer, co
     if (status >= 0 && !same) {
         layer->table = peft__arena_alloc(&adapter->arena, sizeof *layer->table);
         if (layer->table == NULL) status = peft__fail_nomem(ctx, bytes, "an embedding table");
+        adapter->singular = true;
     }
     if (status < 0 || same) {
         peft__free(ctx->mem, stored);

@@ -44,8 +44,8 @@ enum {
     PEFT__METHOD_SCALABLE = 1u, /* honours adapter->scale */
     PEFT__METHOD_NATIVE = 2u,   /* HF PEFT has no such type: keys and files are those of docs/methods.md */
     PEFT__METHOD_PROMPT = 4u,   /* does not wrap the base: saved modules are "base_model.<path>" on disk */
-    PEFT__METHOD_FULL_NAMES =
-        8u /* tensors that stand for base tensors keep the model file's names, in memory and on disk */
+    PEFT__METHOD_FULL_NAMES = 8u, /* tensors that stand for base tensors keep the model file's names, in memory and on disk */
+    PEFT__METHOD_EXCHANGEABLE = 16u /* graphs hold of an adapter its params and numbers of its configuration, nothing else */
 };
 
 /* Which tensors of a module merging changes. */

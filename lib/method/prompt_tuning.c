@@ -230,7 +230,7 @@ static const peft__config_key KEYS[] = {
 
 const peft__method peft__method_prompt_tuning = {
     .peft_type = "PROMPT_TUNING",
-    .flags = PEFT__METHOD_PROMPT,
+    .flags = PEFT__METHOD_PROMPT | PEFT__METHOD_EXCHANGEABLE,
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,

@@ -217,3 +217,33 @@ peft_status peft__plan_for_batch(peft_session *session, peft__plan_kind kind, co
     if (peft__plan_fits(session, &session->plans[kind], batch)) return PEFT_OK;
     return peft__plan_make(session, kind, &capacity);
 }
+
+/* ---- other adapters ------------------------------------------------------------------------------------------- */
+
+static void exchange(const peft_session *session, peft__graph *graph, peft_adapter *const *adapters) {
+    for (uint32_t i = 0; i < peft__graph_param_count(graph); i++) {
+        const peft__param *param = peft__graph_param(graph, i, NULL);
+        for (uint32_t a = 0; a < session->count; a++) {
+            const peft_adapter *old = session->adapters[a];
+            if (param < old->params || param >= old->params + old->count) continue;
+            peft__graph_exchange_param(graph, i, &adapters[a]->params[param - old->params]);
+            break;
+        }
+    }
+}
+
+void peft__plan_exchange(peft_session *session, peft_adapter *const *adapters) {
+    const uint64_t present = session_layout(session);
+    uint64_t layout = 0;
+    for (uint32_t a = 0; a < session->count; a++) layout += adapters[a]->layout;
+    for (int kind = 0; kind < PEFT__PLAN_COUNT; kind++) {
+        peft__plan *plan = &session->plans[kind];
+        if (plan->graph == NULL) continue;
+        if (plan->layout != present) {
+            peft__plan_free(session, plan);
+            continue;
+        }
+        exchange(session, plan->graph, adapters);
+        plan->layout = layout;
+    }
+}

@@ -258,13 +258,25 @@ void peft_session_destroy(peft_session *session) {
     peft__context_unref(ctx);
 }
 
+/* Do the plans serve the other adapters too? Most swaps are of this kind: adapters trained with one recipe. */
+static bool all_alike(const peft_session *session, const adapter_set *set, uint32_t count) {
+    if (count != session->count) return false;
+    for (uint32_t i = 0; i < count; i++)
+        if (!peft__adapter_alike(session->adapters[i], set->adapters[i])) return false;
+    return true;
+}
+
 peft_status peft_session_set_adapters(peft_session *session, peft_adapter *const *adapters, uint32_t count) {
     if (session == NULL) return PEFT_E_ARG;
     PEFT_TRY(peft__session_need(session, session->phase == PEFT__IDLE, "peft_session_set_adapters()",
                                 "comes between steps"));
     adapter_set set;
     PEFT_TRY(make_set(session->ctx, session->model, adapters, count, &set));
-    free_plans(session);
+    session->plan = NULL; /* no pass is left that a backward part could follow */
+    if (all_alike(session, &set, count))
+        peft__plan_exchange(session, set.adapters);
+    else
+        free_plans(session);
     install_set(session, &set, count);
     return PEFT_OK;
 }

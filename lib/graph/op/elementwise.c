@@ -3,6 +3,7 @@
  * The gradient of a sum is the gradient of its terms: the planner shares the buffer (alias_grad) and nothing is
  * computed. A broadcast vector's gradient is a sum over rows, cut by columns.
  */
+#include "graph/op/slot.h"
 #include "graph/op/tiles.h"
 
 typedef struct constant {
@@ -107,6 +108,23 @@ static void mul_vector_reads(const peft__node *node, uint32_t *in_mask, uint32_t
     *out_mask = 0;
 }
 
+/* Rows [first, end) of one pass; rows of sequences that use another adapter pass through unchanged. */
+static void mul_vector_rows(const peft__node *node, peft__pass pass, int64_t first, int64_t end, const peft__run *run) {
+    const peft__kernels *kernels = peft__kernels_for(run->cpu);
+    const peft__value *x = node->in[0], *vector = node->in[1], *out = node->out[0];
+    const bool forward = pass == PEFT__FORWARD, add = !forward && peft__accumulates(node, 0);
+    int64_t done = first;
+    for (int64_t begin = first, r0, r1; done < end;) {
+        if (!peft__next_run(node->attr, out->rows, run->batch, &begin, end, &r0, &r1)) r0 = r1 = end;
+        for (; done < r0; done++)
+            kernels->scale(out->cols, 1.0f, forward ? peft__row(x, done) : peft__grad_row(out, done),
+                           forward ? peft__row(out, done) : peft__grad_row(x, done), add);
+        for (; done < r1; done++)
+            kernels->mul(out->cols, forward ? peft__row(x, done) : peft__grad_row(out, done), vector->data,
+                         forward ? peft__row(out, done) : peft__grad_row(x, done), add);
+    }
+}
+
 static void mul_vector_tile(const peft__node *node, peft__pass pass, uint32_t phase, uint32_t tile,
                             const peft__run *run) {
     (void)phase;
@@ -114,17 +132,16 @@ static void mul_vector_tile(const peft__node *node, peft__pass pass, uint32_t ph
     const peft__value *x = node->in[0], *vector = node->in[1], *out = node->out[0];
     peft__range range;
     if (is_row_tile(node, pass, tile, &range)) {
-        for (int64_t r = range.first; r < range.end; r++) {
-            if (pass == PEFT__FORWARD)
-                kernels->mul(out->cols, peft__row(x, r), vector->data, peft__row(out, r), false);
-            else
-                kernels->mul(out->cols, peft__grad_row(out, r), vector->data, peft__grad_row(x, r),
-                             peft__accumulates(node, 0));
-        }
+        mul_vector_rows(node, pass, range.first, range.end, run);
         return;
     }
-    kernels->column_sum(out->rows->count, range.end - range.first, out->grad + range.first, out->ld,
-                        x->data + range.first, x->ld, vector->grad + range.first, peft__accumulates(node, 1));
+    const int64_t count = range.end - range.first;
+    bool add = peft__accumulates(node, 1);
+    for (int64_t begin = 0, r0, r1;
+         peft__next_run(node->attr, out->rows, run->batch, &begin, out->rows->count, &r0, &r1); add = true)
+        kernels->column_sum(r1 - r0, count, out->grad + r0 * out->ld + range.first, out->ld,
+                            x->data + r0 * x->ld + range.first, x->ld, vector->grad + range.first, add);
+    if (!add) memset(vector->grad + range.first, 0, (size_t)count * sizeof(float));
 }
 
 static const peft__op mul_vector_op = {.name = "mul_vector",
@@ -134,17 +151,22 @@ static const peft__op mul_vector_op = {.name = "mul_vector",
                                        .tiles = tiles,
                                        .tile = mul_vector_tile};
 
-static peft__value *vector_node(peft__graph *g, const peft__op *op, peft__value *x, peft__value *vector) {
+static peft__value *vector_node(peft__graph *g, const peft__op *op, peft__value *x, peft__value *vector, int32_t slot) {
     if (x == NULL || vector == NULL || peft__graph_failed(g)) return NULL;
     if (!peft__value_check(g, op->name, "vector", vector, NULL, x->cols)) return NULL;
-    return peft__add_row_node(g, op, (peft__value *[]){x, vector}, 2, x, NULL, 0);
+    const peft__slot_of attr = {slot, peft__rows_in_decoder(x->rows)};
+    return peft__add_row_node(g, op, (peft__value *[]){x, vector}, 2, x, &attr, sizeof attr);
 }
 
 peft__value *peft__op_add_vector(peft__graph *g, peft__value *x, peft__value *vector) {
-    return vector_node(g, &add_vector_op, x, vector);
+    return vector_node(g, &add_vector_op, x, vector, -1);
 }
 peft__value *peft__op_mul_vector(peft__graph *g, peft__value *x, peft__value *vector) {
-    return vector_node(g, &mul_vector_op, x, vector);
+    return vector_node(g, &mul_vector_op, x, vector, -1);
+}
+
+peft__value *peft__op_mul_vector_of(peft__graph *g, peft__value *x, peft__value *vector, int32_t slot) {
+    return vector_node(g, &mul_vector_op, x, vector, slot);
 }
 
 /* ---- c tanh(x / c) ------------------------------------------------------------------------------------------ */

@@ -11,6 +11,7 @@
  */
 #include <inttypes.h>
 
+#include "graph/op/slot.h"
 #include "graph/ops.h"
 #include "kernel/low_rank.h"
 
@@ -29,8 +30,7 @@ enum {
 
 typedef struct low_rank {
     float scale;
-    int32_t slot;
-    bool decoder;
+    peft__slot_of of;
 } low_rank;
 
 static bool wants(const peft__value *value) {
@@ -47,28 +47,7 @@ static int64_t out_of(const peft__node *node) {
 static bool next_run(const peft__node *node, const peft_batch *batch, int64_t *begin, int64_t end, int64_t *r0,
                      int64_t *r1) {
     const low_rank *a = node->attr;
-    if (*begin >= end) return false;
-    if (a->slot < 0 || batch->adapter_ids == NULL) {
-        *r0 = *begin;
-        *r1 = *begin = end;
-        return true;
-    }
-    const peft__rows *rows = node->in[IN_X]->rows;
-    *r0 = *r1 = -1;
-    for (int64_t s = 0; s < rows->sequences; s++) {
-        const int64_t first = peft__max_i64(*begin, rows->offsets[s]), last = peft__min_i64(end, rows->offsets[s + 1]);
-        if (first >= last) continue;
-        const int64_t source = a->decoder && batch->decoder_source != NULL ? batch->decoder_source[s] : s;
-        if (batch->adapter_ids[source] == a->slot) {
-            if (*r0 < 0) *r0 = first;
-            *r1 = last;
-        } else if (*r0 >= 0) {
-            break;
-        }
-    }
-    if (*r0 < 0) return false;
-    *begin = *r1;
-    return true;
+    return peft__next_run(&a->of, node->in[IN_X]->rows, batch, begin, end, r0, r1);
 }
 
 /* Shared scratch: scale * B turned [r, out], then V [N, r]. */
@@ -219,7 +198,7 @@ peft__value *peft__op_low_rank(peft__graph *g, peft__value *x, peft__value *y, p
                           "low_rank: x has %" PRId64 " and y %" PRId64 " columns, A is [%" PRId64 ", %" PRId64
                           "], B is [%" PRId64 ", %" PRId64 "]; expected A [r, x] and B [y, r]",
                           x->cols, y->cols, a->rows->max_rows, a->cols, b->rows->max_rows, b->cols));
-    const low_rank attr = {scale, slot, peft__rows_in_decoder(x->rows)};
+    const low_rank attr = {scale, {slot, peft__rows_in_decoder(x->rows)}};
     peft__value *const in[IN_COUNT] = {x, y, a, b};
     peft__value *out[2] = {peft__value_new(g, y->rows, y->cols, "low_rank"),
                            peft__value_new(g, x->rows, b->cols, "low_rank u")};
