@@ -29,7 +29,8 @@ enum {
     PEFT_TASK_QUESTION_ANS = 5,
     PEFT_TASK_MASKED_LM = 6,
     PEFT_TASK_FEATURE_EXTRACTION = 7,
-    PEFT_TASK_IMAGE_CLS = 8
+    PEFT_TASK_IMAGE_CLS = 8,
+    PEFT_TASK_MULTIPLE_CHOICE = 9 /**< one score a sequence; the sequences are the answers to questions (peft_batch.choice_offsets) */
 };
 
 typedef struct peft_model_options {

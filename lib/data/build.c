@@ -312,6 +312,7 @@ peft_status peft__dataset_read(peft_context *ctx, peft__source *source, const ch
     peft__records_init(&records, ctx, base->tokenizer, &dataset->options);
     records.labels = &dataset->labels;
     records.kept = &dataset->texts;
+    records.pairs = dataset->store.pairs;
     const bool rows = is_rows(name, dataset->options.format);
     peft_status status = rows ? read_rows(&encoder, &records, &content, &dataset->store)
                               : read_text(&encoder, &content, &dataset->store);

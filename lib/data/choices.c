@@ -22,6 +22,7 @@ struct peft__choice_reader {
     peft__template *question;     /* NULL: one field */
     peft__template **verbalizers; /* [options->verbalizer_count] */
     const char *field, *list, *right;
+    const char *start; /* of pairs: how every answer begins (SWAG's sent2), or NULL */
     peft__buffer joined; /* a causal model's question and answer */
 };
 
@@ -72,6 +73,10 @@ static peft_status open_reader(peft__records *records, const peft__json *row) {
     peft__buffer_init(&reader->joined, records->ctx->mem);
     records->choices = reader; /* freed with the records, also when the rest fails */
     reader->field = o->prompt_key != NULL ? o->prompt_key : o->text_key;
+    if (records->pairs && reader->field == NULL && json_object_get(row, "sent1") != NULL) {
+        reader->field = "sent1";
+        if (json_object_get(row, "sent2") != NULL) reader->start = "sent2";
+    }
     if (reader->field == NULL) reader->field = first_of(row, QUESTIONS, PEFT_COUNT(QUESTIONS));
     reader->list = o->choices_key != NULL ? o->choices_key : first_of(row, LISTS, PEFT_COUNT(LISTS));
     reader->right = o->label_key != NULL ? o->label_key : first_of(row, RIGHTS, PEFT_COUNT(RIGHTS));
@@ -240,6 +245,8 @@ peft_status peft__choices_read(peft__records *records, const peft__json *row) {
         return peft__fail(ctx, PEFT_E_FORMAT, "a question has two answers or more, found %zu", records->span_count - 1);
     records->text = records->buffer.data;
     records->length = records->buffer.length;
+    records->second = NULL;
+    if (reader->start != NULL) PEFT_TRY(peft__records_field(records, row, reader->start, false, &records->second));
     const peft__json *right = right_of(records, row);
     if (right != NULL) return find_right(records, right);
     if (records->options->unlabelled != 0) return PEFT_OK;
@@ -334,6 +341,32 @@ static peft_status put_whole(piece *p, const peft__records *r, const peft__span 
     return ends ? put_tokens(p, &eos, 1, 0) : PEFT_OK;
 }
 
+/* Question and answer as a pair of texts. */
+static peft_status put_pair(piece *p, const peft__records *r, const peft__span *span, bool *out_empty) {
+    peft__encoder *e = p->encoder;
+    const peft__encoding *encoding = &e->encoding;
+    peft__buffer *answer = &r->choices->joined;
+    peft__buffer_clear(answer);
+    if (r->second != NULL && r->second[0] != '\0') (void)peft__buffer_printf(answer, "%s ", r->second);
+    (void)peft__buffer_put(answer, r->text + span->begin, span->end - span->begin);
+    if (answer->failed) return peft__fail_nomem(e->ctx, answer->capacity, "a row");
+    PEFT_TRY(peft__encode_pair(e->ctx, e->tokenizer, r->text, r->spans[0].end, answer->data, answer->length, FLAGS, 0,
+                               PEFT_TRUNCATE_NONE, &e->encoding));
+    const int64_t whole = encoding->count;
+    note_length(e, whole);
+    if (whole > e->max_length)
+        PEFT_TRY(peft__encode_pair(e->ctx, e->tokenizer, r->text, r->spans[0].end, answer->data, answer->length, FLAGS,
+                                   e->max_length, PEFT_TRUNCATE_LONGEST_FIRST, &e->encoding));
+    PEFT_TRY(peft__check_ids(e, encoding->ids, encoding->count));
+    p->cut += whole - encoding->count;
+    *out_empty = encoding->count == 0;
+    const int64_t first = p->first + p->length;
+    PEFT_TRY(put_tokens(p, encoding->ids, encoding->count, encoding->count));
+    if (p->store->typed && encoding->count > 0)
+        memcpy(p->store->types + first, encoding->types, (size_t)encoding->count * sizeof(int32_t));
+    return PEFT_OK;
+}
+
 peft_status peft__encode_choices(peft__encoder *encoder, const peft__records *r, uint64_t line, peft__store *store) {
     piece p = {.encoder = encoder, .store = store, .first = store->count};
     const size_t answers = r->span_count - 1;
@@ -353,7 +386,9 @@ peft_status peft__encode_choices(peft__encoder *encoder, const peft__records *r,
     const int64_t question = p.length;
     for (size_t i = 0; i < answers && !empty; i++) {
         const peft__span *span = &r->spans[i + 1];
-        PEFT_TRY(apart ? put_decoder_answer(&p, r, span, &empty) : put_whole(&p, r, span, &empty));
+        PEFT_TRY(apart          ? put_decoder_answer(&p, r, span, &empty)
+                 : store->pairs ? put_pair(&p, r, span, &empty)
+                                : put_whole(&p, r, span, &empty));
         if (p.length > INT32_MAX / 4)
             return peft__fail(encoder->ctx, PEFT_E_LIMIT, "a question and its answers have more than %d tokens",
                               INT32_MAX / 4);
@@ -415,6 +450,7 @@ static void put_example(peft_dataset *d, int64_t index, int32_t question, counts
             } else {
                 d->rows_ids[n->rows] = ids[t];
                 d->rows_labels[n->rows] = labels[t];
+                if (store->typed) d->rows_types[n->rows] = store->types[store->examples[index].first + t];
             }
         }
     }
@@ -454,7 +490,8 @@ void peft__choices_put_batch(peft_dataset *d, int32_t first, int32_t count, peft
     } else {
         batch->rows = n.rows;
         batch->sequences = n.answers;
-        batch->labels = d->rows_labels;
+        batch->labels = store->pairs ? NULL : d->rows_labels;
+        if (store->typed) batch->token_type_ids = d->rows_types;
         if (all) {
             d->answer_offsets[count] = (int32_t)n.answers;
             batch->questions = count;

@@ -90,6 +90,7 @@ typedef struct peft__store {
      * from first_part[e] to that of the next. `apart`: the first part is the question and the others are answers (an
      * encoder-decoder model's); else every part is question and answer. */
     bool apart;
+    bool pairs; /* question and answer are a pair of texts, for an encoder that gives each a score */
     int32_t *parts;
     int64_t *first_part; /* [example_capacity] */
     int64_t part_count, part_capacity, most_parts; /* most answers of an example */
@@ -200,6 +201,7 @@ typedef struct peft__records {
 
     /* labelled rows */
     peft__labels *labels;
+    bool pairs;        /* as in peft__store */
     peft__arena *kept; /* of the data set: what outlives the row */
     const char *text_name, *pair_name, *label_name; /* fields, once the first row was seen; pair_name may be NULL */
     const char *second;                             /* NULL: one text */

@@ -96,6 +96,8 @@ static int32_t format_for(const peft__data_base *base) {
         return PEFT_DATA_TOKEN_CLS;
     case PEFT_TASK_QUESTION_ANS:
         return PEFT_DATA_QUESTION_ANS;
+    case PEFT_TASK_MULTIPLE_CHOICE:
+        return PEFT_DATA_CHOICES;
     case PEFT_TASK_MASKED_LM:
         return PEFT_DATA_MASKED_LM;
     case PEFT_TASK_IMAGE_CLS:
@@ -121,6 +123,8 @@ static bool serves(int32_t format, int32_t task) {
         return format == PEFT_DATA_TOKEN_CLS;
     case PEFT_TASK_QUESTION_ANS:
         return format == PEFT_DATA_QUESTION_ANS;
+    case PEFT_TASK_MULTIPLE_CHOICE:
+        return format == PEFT_DATA_CHOICES;
     case PEFT_TASK_MASKED_LM:
         return format == PEFT_DATA_MASKED_LM || format == PEFT_DATA_CLASSIFICATION; /* cloze methods read classes */
     case PEFT_TASK_FEATURE_EXTRACTION:
@@ -143,8 +147,9 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
             peft__data_format_name(own->format), base->task);
     dataset->store.learns = own->format == PEFT_DATA_IMAGES ? PEFT__LEARNS_CLASS : peft__learns_of(own->format);
     dataset->store.apart = base->task == PEFT_TASK_SEQ_2_SEQ_LM;
+    dataset->store.pairs = base->task == PEFT_TASK_MULTIPLE_CHOICE;
     if (dataset->store.apart && own->format != PEFT_DATA_CHOICES) dataset->store.learns = PEFT__LEARNS_ANSWER;
-    dataset->store.typed = base->types > 1 && (peft__is_labelled(own->format) || own->format == PEFT_DATA_QUESTION_ANS);
+    dataset->store.typed = base->types > 1 && (peft__is_labelled(own->format) || own->format == PEFT_DATA_QUESTION_ANS || dataset->store.pairs);
     dataset->store.worded = own->format == PEFT_DATA_TOKEN_CLS;
     dataset->store.keeps_rows = own->unlabelled != 0 && own->format != PEFT_DATA_IMAGES;
     if (own->format == PEFT_DATA_MASKED_LM) {
@@ -445,7 +450,7 @@ static peft_status base_of(peft_context *ctx, const peft_model *model, const cha
     const int32_t task = peft__model_task(model);
     if (name != NULL && !serves(PEFT_DATA_AUTO, task) && !serves(PEFT_DATA_CLASSIFICATION, task) &&
         !serves(PEFT_DATA_TOKEN_CLS, task) && !serves(PEFT_DATA_IMAGES, task) &&
-        !serves(PEFT_DATA_QUESTION_ANS, task))
+        !serves(PEFT_DATA_QUESTION_ANS, task) && !serves(PEFT_DATA_CHOICES, task))
         return peft__fail(ctx, PEFT_E_UNSUPPORTED,
                           "%s: files are not read for a model of this task; make batches by hand", name);
     *out_base = (peft__data_base){.tokenizer = peft_model_tokenizer(model),

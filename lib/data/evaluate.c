@@ -223,6 +223,8 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
                           const peft_batch *batch, const int32_t *examples) {
     const peft__value *logits = NULL;
     double loss = 0.0, count = 0.0;
+    if (e->asks == PEFT__ASKS_CHOICE && dataset->store.pairs)
+        return peft__evaluation_pick(e, session, dataset, batch, examples);
     if (e->asks == PEFT__ASKS_CHOICE) return peft__evaluation_rank(e, session, dataset, batch, examples);
     if (!e->labelled) {
         PEFT_TRY(peft__session_logits(session, batch, PEFT_LOGITS_ALL, -1, &logits));

@@ -80,6 +80,9 @@ peft_status peft__evaluation_next(peft_evaluation *e, const peft_dataset *datase
 peft_status peft__evaluation_rank(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
                                   const peft_batch *batch, const int32_t *examples);
 
+peft_status peft__evaluation_pick(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
+                                  const peft_batch *batch, const int32_t *examples);
+
 /* evaluate_spans.c: the next question, which example number `index` is a window of; one window of it; and, at the end,
  * how right the answers are. */
 peft_status peft__evaluation_question(peft_evaluation *e, const peft_dataset *dataset, int32_t index);

@@ -29,3 +29,28 @@ peft_status peft__evaluation_rank(peft_evaluation *e, peft_session *session, con
     peft__free(mem, losses);
     return status;
 }
+
+/* One score a sequence: the answer with the largest is given. */
+peft_status peft__evaluation_pick(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
+                                  const peft_batch *batch, const int32_t *examples) {
+    const peft__value *scores = NULL;
+    double loss = 0.0, count = 0.0;
+    if (e->labelled) {
+        PEFT_TRY(peft__session_eval(session, batch, &loss, &count, &scores));
+        e->loss += loss * count;
+        e->targets_seen += count;
+    } else {
+        PEFT_TRY(peft__session_logits(session, batch, PEFT_LOGITS_ALL, -1, &scores));
+    }
+    if (scores == NULL || scores->cols != 1 || scores->rows->count != batch->sequences)
+        return peft__fail(e->ctx, PEFT_E_UNSUPPORTED, "multiple choice has one score a sequence");
+    for (int64_t q = 0; q < batch->questions; q++) {
+        PEFT_TRY(peft__evaluation_next(e, dataset, examples[q]));
+        const int32_t first = batch->choice_offsets[q];
+        int32_t best = first;
+        for (int32_t s = first + 1; s < batch->choice_offsets[q + 1]; s++)
+            if (scores->data[s * scores->ld] > scores->data[best * scores->ld]) best = s;
+        take(e, dataset, examples[q], best - first, NAN);
+    }
+    return PEFT_OK;
+}

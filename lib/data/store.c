@@ -161,6 +161,7 @@ int64_t peft__store_learnt(const peft__store *store, const peft__example *exampl
     int64_t learnt = 0;
     const int64_t index = example - store->examples;
     if (store->learns == PEFT__LEARNS_CLASS) return store->classes[index] != PEFT_IGNORE_LABEL;
+    if (store->learns == PEFT__LEARNS_CHOICE && store->pairs) return store->classes[index] != PEFT_IGNORE_LABEL;
     if (store->learns == PEFT__LEARNS_SPAN) return store->spans[2 * index] != PEFT_IGNORE_LABEL;
     if (store->learns == PEFT__LEARNS_TARGETS) return !isnan(store->targets[index * store->target_cols]);
     const int32_t shift = store->learns == PEFT__LEARNS_NEXT ? 1 : 0;

@@ -179,6 +179,10 @@ peft__value *peft__op_cross_entropy(peft__graph *g, peft__value *logits, const p
 /* span_loss.c: where an answer starts and ends: logits [N, 2], one softmax over the rows of each sequence for each column, against the batch's
  * start_positions and end_positions; half of the two losses' sum a sequence. */
 peft__value *peft__op_span_loss(peft__graph *g, peft__value *logits);
+
+/* group_loss.c: which answer to each question is right: scores [sequences, 1], one softmax over the answers of each question (choice_offsets), against
+ * sequence_labels. */
+peft__value *peft__op_group_loss(peft__graph *g, peft__value *scores, float label_smoothing);
 /* regression.c: mean squared error, or binary cross entropy with logits, against the batch's sequence_targets [B, C]; count = B*C. */
 typedef enum { PEFT__LOSS_MSE, PEFT__LOSS_BCE } peft__target_loss;
 peft__value *peft__op_target_loss(peft__graph *g, peft__value *outputs, peft__target_loss kind);

@@ -134,7 +134,8 @@ static peft_status set_architecture(peft_context *ctx, const peft_model *model, 
                                         [PEFT_TASK_QUESTION_ANS] = "ForQuestionAnswering",
                                         [PEFT_TASK_MASKED_LM] = "ForMaskedLM",
                                         [PEFT_TASK_FEATURE_EXTRACTION] = "Model",
-                                        [PEFT_TASK_IMAGE_CLS] = "ForImageClassification"};
+                                        [PEFT_TASK_IMAGE_CLS] = "ForImageClassification",
+                                        [PEFT_TASK_MULTIPLE_CHOICE] = "ForMultipleChoice"};
     const int32_t task = peft__model_task(model);
     const char *head = task > 0 && (size_t)task < PEFT_COUNT(HEADS) ? HEADS[task] : NULL;
     const bool two_stacks = peft__model_arch(model)->default_task == PEFT_TASK_SEQ_2_SEQ_LM;

@@ -190,6 +190,7 @@ void peft__build_head(peft__build *b, peft__value *hidden, const void *options);
 /* Parts of heads: logits by a named layer and the loss that goes with them. */
 void peft__build_classes(peft__build *b, const char *module, peft__value *x, bool by_sequence);
 void peft__build_spans(peft__build *b, const char *module, peft__value *x);
+void peft__build_choices(peft__build *b, const char *module, peft__value *x);
 void peft__build_features(peft__build *b, peft__value *x);
 
 /* Language models and the heads of decoders. `soft_cap` 0 = none, `logit_scale` multiplies before it. */

@@ -17,6 +17,7 @@ static const struct {
     {PEFT_TASK_MASKED_LM, "MASKED_LM"},
     {PEFT_TASK_FEATURE_EXTRACTION, "FEATURE_EXTRACTION"},
     {PEFT_TASK_IMAGE_CLS, "IMAGE_CLS"},
+    {PEFT_TASK_MULTIPLE_CHOICE, "MULTIPLE_CHOICE"},
 };
 
 /* Endings of class names in "architectures". */
@@ -29,6 +30,7 @@ static const struct {
     {"ForSequenceClassification", PEFT_TASK_SEQ_CLS},
     {"ForTokenClassification", PEFT_TASK_TOKEN_CLS},
     {"ForQuestionAnswering", PEFT_TASK_QUESTION_ANS},
+    {"ForMultipleChoice", PEFT_TASK_MULTIPLE_CHOICE},
     {"ForMaskedLM", PEFT_TASK_MASKED_LM},
     {"ElectraForPreTraining", PEFT_TASK_FEATURE_EXTRACTION}, /* a discriminator */
     {"ForPreTraining", PEFT_TASK_MASKED_LM},

@@ -133,6 +133,12 @@ static void answers(peft__build *b, peft__value *x, const void *options) {
     peft__build_spans(b, "qa_outputs", x);
 }
 
+static void choices(peft__build *b, peft__value *x, const void *options) {
+    const peft__encoder_variant *v = options;
+    x = peft__build_linear(b, v->choice, x, NULL);
+    peft__build_choices(b, "classifier", peft__op_activation(b->graph, v->choice_activation, x));
+}
+
 static void features(peft__build *b, peft__value *x, const void *options) {
     (void)options;
     peft__build_features(b, x);
@@ -143,6 +149,7 @@ const peft__head peft__encoder_heads[] = {
     {PEFT_TASK_SEQ_CLS, PEFT__READ_FIRST, PEFT__READ_FIRST, PEFT__READ_FIRST, sequences},
     {PEFT_TASK_TOKEN_CLS, PEFT__READ_LABELLED, PEFT__READ_ALL, PEFT__READ_LAST, tokens},
     {PEFT_TASK_QUESTION_ANS, PEFT__READ_ALL, PEFT__READ_ALL, PEFT__READ_ALL, answers},
+    {PEFT_TASK_MULTIPLE_CHOICE, PEFT__READ_FIRST, PEFT__READ_FIRST, PEFT__READ_FIRST, choices},
     {PEFT_TASK_FEATURE_EXTRACTION, PEFT__READ_ALL, PEFT__READ_ALL, PEFT__READ_LAST, features},
     {0, PEFT__READ_ALL, PEFT__READ_ALL, PEFT__READ_ALL, NULL},
 };

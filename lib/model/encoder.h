@@ -50,6 +50,9 @@ typedef struct peft__encoder_variant {
     /* Sequence classification: first row -> `first` -> activation -> `classes`. Full names. */
     const char *first, *classes;
     peft__activation first_activation;
+    /* Multiple choice: first row -> `choice` -> activation -> "classifier". Full name. */
+    const char *choice;
+    peft__activation choice_activation;
     /* Masked language model: `lm_dense`, activation, `lm_norm`, output layer. Full names. */
     const char *lm_dense, *lm_norm, *lm_head, *lm_bias;
     const char *lm_act; /* NULL: the layers' */

@@ -201,14 +201,17 @@ static peft_status declare_heads(const declaring *w, const peft__encoder_config 
         return declare_head(w, PEFT_MODULE_LINEAR, v->classes, h, d->num_labels, fresh);
     case PEFT_TASK_TOKEN_CLS:
         return declare_head(w, PEFT_MODULE_LINEAR, "classifier", h, d->num_labels, fresh);
+    case PEFT_TASK_MULTIPLE_CHOICE:
+        PEFT_TRY(declare_head(w, PEFT_MODULE_LINEAR, v->choice, h, h, pooler ? PEFT__MODULE_MAY_BE_NEW : fresh));
+        return declare_head(w, PEFT_MODULE_LINEAR, "classifier", h, 1, fresh);
     case PEFT_TASK_QUESTION_ANS:
         return declare_head(w, PEFT_MODULE_LINEAR, "qa_outputs", h, 2, fresh);
     case PEFT_TASK_FEATURE_EXTRACTION: /* not read, but part of the model when it is written again */
         return pooler ? declare_head(w, PEFT_MODULE_LINEAR, v->first, h, h, PEFT__MODULE_OPTIONAL) : PEFT_OK;
     default:
         return peft__fail(w->ctx, PEFT_E_UNSUPPORTED,
-                          "a %s model can be MASKED_LM, SEQ_CLS, TOKEN_CLS, QUESTION_ANS or FEATURE_EXTRACTION; task "
-                          "%d is not built",
+                          "a %s model can be MASKED_LM, SEQ_CLS, TOKEN_CLS, QUESTION_ANS, MULTIPLE_CHOICE or "
+                          "FEATURE_EXTRACTION; task %d is not built",
                           v->model_type, (int)peft__model_task(w->model));
     }
 }

@@ -90,6 +90,12 @@ void peft__build_spans(peft__build *b, const char *module, peft__value *x) {
     if (b->purpose == PEFT__BUILD_LOSS) b->loss = peft__op_span_loss(b->graph, logits);
 }
 
+void peft__build_choices(peft__build *b, const char *module, peft__value *x) {
+    peft__value *scores = peft__build_linear(b, module, x, NULL);
+    put_logits(b, scores);
+    if (b->purpose == PEFT__BUILD_LOSS) b->loss = peft__op_group_loss(b->graph, scores, b->label_smoothing);
+}
+
 void peft__build_features(peft__build *b, peft__value *x) {
     if (b->purpose == PEFT__BUILD_LOSS)
         no_loss(b);

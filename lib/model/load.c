@@ -227,7 +227,7 @@ static peft_status take_options(peft_context *ctx, const peft_model_options *opt
     peft_model_options_init(out);
     PEFT_TRY(peft__options_copy(ctx, out, sizeof *out, options, offsetof(peft_model_options, label_names),
                                 "peft_model_options"));
-    if (out->task < PEFT_TASK_AUTO || out->task > PEFT_TASK_IMAGE_CLS)
+    if (out->task < PEFT_TASK_AUTO || out->task > PEFT_TASK_MULTIPLE_CHOICE)
         return peft__fail(ctx, PEFT_E_ARG, "task is one of PEFT_TASK_*, found %d", (int)out->task);
     return PEFT_OK;
 }

@@ -234,7 +234,8 @@ static peft_status resolve_weight(peft_context *ctx, peft_model *model, peft__mo
     }
     int64_t shape[PEFT_MAX_DIMS];
     const uint32_t ndim = stored_shape(model, module, stored, shape);
-    if (module->is_head && model->asked_labels != 0 && stored->ndim == 2 && stored->shape[0] != module->out) {
+    const bool resized = model->asked_labels != 0 || model->task == PEFT_TASK_MULTIPLE_CHOICE;
+    if (module->is_head && resized && stored->ndim == 2 && stored->shape[0] != module->out) {
         make_new(model, module, "the stored head has another number of labels");
         return PEFT_OK;
     }

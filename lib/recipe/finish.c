@@ -272,7 +272,7 @@ static peft_status method_name(peft_recipe *recipe, char *out, size_t size, bool
 
 /* HF PEFT's task_type; null, which the model's own task then fills, where it has no word. */
 static json_t *task_type(const peft_recipe *recipe) {
-    static const char *const FOREIGN[] = {"auto", "masked_lm", "image_cls"};
+    static const char *const FOREIGN[] = {"auto", "masked_lm", "image_cls", "multiple_choice"};
     const char *task = json_string_value(peft__recipe_value(recipe, "model.task"));
     for (size_t i = 0; i < PEFT_COUNT(FOREIGN); i++)
         if (strcmp(task, FOREIGN[i]) == 0) return json_null();

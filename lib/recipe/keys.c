@@ -25,7 +25,9 @@ const peft__recipe_key peft__recipe_keys[] = {
     TEXT("model", NULL, true),
     /* in the order of PEFT_TASK_* and PEFT_PROBLEM_* */
     CHOICE("model.task", "auto",
-           "auto|causal_lm|seq_2_seq_lm|seq_cls|token_cls|question_ans|masked_lm|feature_extraction|image_cls", false),
+           "auto|causal_lm|seq_2_seq_lm|seq_cls|token_cls|question_ans|masked_lm|feature_extraction|image_cls|"
+           "multiple_choice",
+           false),
     INT("model.num_labels", "0", 0.0, false),
     CHOICE("model.problem_type", "auto",
            "auto|single_label_classification|multi_label_classification|regression", false),
@@ -92,6 +94,7 @@ const peft__recipe_key peft__recipe_keys[] = {
            "loss|accuracy|macro_f1|micro_f1|weighted_f1|matthews|pearson|spearman|mse|mae|r2|entity_f1|exact_match|"
            "answer_f1",
            true),
+    TEXT("eval.forgetting", NULL, true),
     BOOL("eval.early_stopping", "true", true),
     INT("eval.patience", "3", 1.0, true),
     TEXT("output.dir", "peft-out", true),

@@ -126,6 +126,20 @@ peft_status peft__batch_check_choices(peft_context *ctx, const peft_batch *b, bo
     return PEFT_OK;
 }
 
+/* Multiple choice: the right answer is among those of its question. */
+static peft_status check_right(peft_context *ctx, const peft_batch *b) {
+    if (b->questions == 0 || b->sequence_labels == NULL)
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "multiple choice needs peft_batch.choice_offsets, and which answer is right in sequence_labels");
+    for (int64_t q = 0; q < b->questions; q++) {
+        const int32_t right = b->sequence_labels[q], own = b->choice_offsets[q + 1] - b->choice_offsets[q];
+        if (right != PEFT_IGNORE_LABEL && (right < 0 || right >= own))
+            return peft__fail(ctx, PEFT_E_ARG, "sequence_labels[%lld] is %d, the question has %d answers", (long long)q,
+                              right, own);
+    }
+    return PEFT_OK;
+}
+
 peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft__batch_limits *limits) {
     if (b->flags != 0) return peft__fail(ctx, PEFT_E_ARG, "peft_batch.flags is 0, found %u", b->flags);
     PEFT_TRY(check_offsets(ctx, "offsets", b->offsets, b->sequences, b->rows, limits->positions));
@@ -170,6 +184,7 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     PEFT_TRY(check_range(ctx, "end_positions", b->end_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_decoder(ctx, b, limits, &counted));
     if (limits->choices && limits->need_labels) PEFT_TRY(peft__batch_check_choices(ctx, b, true));
+    if (limits->task == PEFT_TASK_MULTIPLE_CHOICE && limits->need_labels) PEFT_TRY(check_right(ctx, b));
     if (limits->need_labels && limits->targets && b->sequence_targets == NULL)
         return peft__fail(ctx, PEFT_E_ARG,
                           "the model's problem_type is regression or several labels: the batch needs sequence_targets");

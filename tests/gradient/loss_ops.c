@@ -114,6 +114,41 @@ static void check_span(const gc_style *style, bool some_missing) {
     gc_end(&c, span_reference, NULL);
 }
 
+static void group_reference(gc *c, void *user) {
+    const double e = (double)*(const float *)user;
+    double loss = 0.0, count = 0.0;
+    for (int64_t q = 0; q < c->batch.questions; q++) {
+        const int32_t first = c->batch.choice_offsets[q], end = c->batch.choice_offsets[q + 1],
+                      right = c->batch.sequence_labels[q];
+        if (right < 0) continue;
+        double sum = 0.0, all = 0.0;
+        for (int32_t s = first; s < end; s++) sum += exp(c->in[0].exact[s]);
+        for (int32_t s = first; s < end; s++) all += log(sum) - c->in[0].exact[s];
+        loss += (1.0 - e) * (log(sum) - c->in[0].exact[first + right]) + e / (double)(end - first) * all;
+        count += 1.0;
+    }
+    c->out[0].want[0] = loss;
+    c->out[0].want[1] = count;
+}
+
+static void check_group(const gc_style *style, float smoothing, bool some_missing) {
+    gc c;
+    gc_begin(&c, "answers to choose among", style, lengths, NULL);
+    const int64_t sequences = c.batch.sequences;
+    int32_t *first = gc_alloc(&c, 3 * sizeof *first), *right = gc_alloc(&c, 2 * sizeof *right);
+    first[0] = 0;
+    first[1] = 1;
+    first[2] = (int32_t)sequences;
+    right[0] = some_missing ? -100 : 0;
+    right[1] = (int32_t)sequences - 2;
+    c.batch.questions = 2;
+    c.batch.choice_offsets = first;
+    c.batch.sequence_labels = right;
+    peft__value *x = gc_input_in(&c, peft__rows_pick(c.graph, c.stream, 0), sequences, 1, 5.0f);
+    gc_loss(&c, peft__op_group_loss(c.graph, x, smoothing));
+    gc_end(&c, group_reference, &smoothing);
+}
+
 int main(void) {
     gc_style style;
     for (uint32_t s = 0; gc_next_style(&s, &style);) {
@@ -127,6 +162,8 @@ int main(void) {
         check_target(&style, PEFT__LOSS_BCE);
         check_span(&style, false);
         check_span(&style, true);
+        check_group(&style, 0.0f, false);
+        check_group(&style, 0.1f, true);
     }
     return gc_summary();
 }

@@ -9,7 +9,7 @@ from ._base import Handle, call, decode, new_struct
 from ._lib import lib
 from .tokenizer import Tokenizer
 
-TASKS = ("auto", "CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "MASKED_LM", "FEATURE_EXTRACTION", "IMAGE_CLS")
+TASKS = ("auto", "CAUSAL_LM", "SEQ_2_SEQ_LM", "SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "MASKED_LM", "FEATURE_EXTRACTION", "IMAGE_CLS", "MULTIPLE_CHOICE")
 PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
 DTYPES = {"float32": 0, "float16": 1, "bfloat16": 2}
 
