@@ -164,7 +164,7 @@ static void check_refusals(peft_model *model) {
     options.loss = PEFT_LOSS_TFEW;
     CHECK_OK(ctx, peft_session_create(ctx, causal, NULL, 0, &options, &s));
     static const int32_t two[] = {0, 3, 6}, ids[] = {5, 6, 7, 5, 6, 8}, answer[] = {-100, -100, 7, -100, -100, 8};
-    static const int32_t first[] = {0, 2}, beyond[] = {0, 3}, last[] = {1}, third[] = {2};
+    static const int32_t first[] = {0, 2}, beyond[] = {0, 3}, last[] = {1, 0}, third[] = {2, 0};
     peft_batch batch;
     double loss = 0.0, examples = 0.0;
     peft_batch_init(&batch);
