@@ -91,6 +91,28 @@ check "merge" run 0 merge examples/data/tiny "$out/a" --output "$out/merged"
 check "merge: verified" wrote "logits differ by"
 check "merged model works" run 0 generate "$out/merged" --prompt "KING:" --max-new-tokens 4
 check "merge does not overwrite" run 1 merge examples/data/tiny "$out/a" --output "$out/merged"
+check "train reads back what it saved" train 0 max_steps=3 eval.steps=0 seed=2 output.dir="$out/two"
+check "train: said" wrote "read back and compared"
+check "export" run 0 export "$out/a" --model examples/data/tiny --gguf "$out/a.gguf"
+check "export: verified" wrote "logits differ by 0 at most"
+check "export does not overwrite" run 1 export "$out/a" --model examples/data/tiny --gguf "$out/a.gguf"
+check "export needs a model" run 2 export "$out/a" --gguf "$out/b.gguf"
+check "import" run 0 import "$out/a.gguf" --model examples/data/tiny --output "$out/imported"
+check "import: verified" wrote "logits differ by 0 at most"
+check "import of what is no adapter" run 1 import tests/data/models/llama-gqa.Q4_1.gguf --model examples/data/tiny --output "$out/none"
+check "DoRA" train 0 max_steps=2 eval.steps=0 adapter.use_dora=true output.dir="$out/dora"
+check "DoRA has no place in GGUF" run 1 export "$out/dora" --model examples/data/tiny --gguf "$out/dora.gguf"
+check "and merging is offered" said "try: peft merge examples/data/tiny"
+check "combine" run 0 combine examples/data/tiny "$out/a" "$out/two" --weights 0.7,0.3 --output "$out/both"
+check "combine: beside both at once" wrote "beside the 2 adapters at once"
+check "combine by signs" run 0 combine examples/data/tiny "$out/a" "$out/two" --method ties --density 0.4 --output "$out/ties"
+check "combine: weights for each" run 2 combine examples/data/tiny "$out/a" "$out/two" --weights 1 --output "$out/none"
+check "combine: no such method" run 1 combine examples/data/tiny "$out/a" "$out/two" --method tis --output "$out/none"
+check "combine: names the methods" said "dare_ties_svd"
+check "adapter of a GGUF file" train 0 model=tests/data/models/llama-gqa.Q4_1.gguf max_steps=2 eval.steps=0 output.dir="$out/quantised"
+check "merge into GGUF" run 0 merge tests/data/models/llama-gqa.Q4_1.gguf "$out/quantised" --output "$out/merged.gguf"
+check "merge into GGUF: verified" wrote "logits differ by"
+check "PiSSA as LLaMA-Factory writes it" train 0 max_steps=2 eval.steps=0 pissa_init=true pissa_iter=4 output.dir="$out/pissa"
 # shellcheck disable=SC2086
 check "estimate" run 0 estimate $tiny --json
 check "estimate: an object" python3 -c "import json, sys; assert json.loads(open(sys.argv[1]).read())['seconds_per_step'] > 0" "$out/out"
@@ -106,6 +128,101 @@ check "json events: every line" python3 -c "import json, sys; [json.loads(l) for
 printf '{"prompt": "Who?", "completion": " Me."}\n{"prompt": "Where?", "completion": " Here."}\n' >"$out/rows.jsonl"
 check "full fine-tuning on rows" run 0 train examples/recipes/tiny.yaml adapter.method=full lr=1e-4 data.train="$out/rows.jsonl" data.validation_fraction=0 \
     adapter.target_modules=null adapter.r=null adapter.lora_alpha=null max_steps=3 train.threads=1 sample.prompt= output.dir="$out/g"
+
+# T-Few as one recipe, on rows with classes and on rows with answers of their own; causal models rank answers too.
+tfew="examples/recipes/tfew.yaml train.threads=1"
+# shellcheck disable=SC2086
+check "T-Few" run 0 train $tfew max_steps=40 eval.steps=20 output.dir="$out/tfew"
+check "T-Few: measured while training" wrote "accuracy"
+check "T-Few: held-out loss fell" python3 - "$out/tfew/log.jsonl" <<'PYTHON'
+import json, sys
+done = [json.loads(line) for line in open(sys.argv[1])][-1]
+sys.exit(not (done["event"] == "done" and done["held_out_after"] < done["held_out_before"]))
+PYTHON
+# shellcheck disable=SC2086
+check "eval ranks answers" run 0 eval $tfew output.dir="$out/tfew" --json
+check "eval: accuracy with an interval" python3 - "$out/out" <<'PYTHON'
+import json, sys
+base, adapted = [json.loads(line) for line in open(sys.argv[1])]
+assert adapted["examples"] == 60 and adapted["accuracy_low"] <= adapted["accuracy"] <= adapted["accuracy_high"]
+assert adapted["loss"] < base["loss"]
+PYTHON
+printf '{"input": "Two and two is", "choices": [" four", " five"], "answer": 0}\n{"input": "Red is a", "choices": [" colour", " tree", " day"], "answer": " colour"}\n' \
+    >"$out/choices.jsonl"
+own="data.format=choices data.train=$out/choices.jsonl data.validation= data.label_names= data.input_template= data.verbalizers= max_steps=2 batch_size=2"
+# shellcheck disable=SC2086
+check "T-Few on answers of the rows" run 0 train $tfew $own output.dir="$out/tfew2"
+# shellcheck disable=SC2086
+check "T-Few on a causal model" train 0 $own data.validation_fraction=0 train.loss=tfew output.dir="$out/tfew3"
+# shellcheck disable=SC2086
+check "right answers alone" train 0 $own data.validation_fraction=0 output.dir="$out/tfew4"
+# shellcheck disable=SC2086
+check "a causal model ranks" run 0 eval $tiny $own data.validation_fraction=0 output.dir="$out/tfew4"
+check "its accuracy" wrote "accuracy"
+
+# Several methods side by side.
+mkdir -p "$out/tmp"
+export TMPDIR=$out/tmp
+few='train.threads=1 max_steps=3 data.max_length=32 eval.max_batches=2 compare.samples=100'
+methods='compare=[base, lora, {name: odd, method: ia3, seed: 3}, {name: "<none>", adapter: {method: lora, target_modules: [w_proj]}}]'
+# shellcheck disable=SC2086
+compare() { run "$1" compare examples/recipes/compare-tiny.yaml $few "${@:2}"; }
+check "compare" compare 0 "$methods" --csv "$out/compare.csv" --html "$out/compare.html" --keep "$out/kept"
+check "compare: a failed entry is a row" wrote "no result: adapter_config.json: no module matches"
+check "compare: adapters are kept" test -s "$out/kept/lora/adapter_model.safetensors" -a -s "$out/kept/odd/adapter_config.json"
+check "compare: nothing else is left" test -z "$(ls -A "$out/tmp")"
+check "compare: table and page" python3 - "$out/compare.csv" "$out/compare.html" "$out/kept/lora" <<'PYTHON'
+import csv, os, re, sys, xml.dom.minidom
+rows = list(csv.DictReader(open(sys.argv[1])))
+assert [r["name"] for r in rows] == ["base", "lora", "odd", "<none>"], rows
+base, lora, odd, none = rows
+assert base["kind"] == "base" and base["trained_parameters"] == "0" and float(base["training_flops"]) == 0
+assert lora["trained_parameters"] == "55296" and lora["steps"] == "3"
+assert int(lora["bytes_on_disk"]) == sum(os.path.getsize(os.path.join(sys.argv[3], f)) for f in os.listdir(sys.argv[3]))
+for r in rows[:3]:
+    assert r["measure"] == "loss" and float(r["low"]) < float(r["value"]) < float(r["high"]), r
+    assert float(r["inference_flops"]) == 2 * 431040 * float(r["tokens_per_example"]), r
+assert float(lora["value"]) < float(base["value"])
+assert float(lora["training_flops"]) == 6 * 431040 * float(lora["training_tokens"])
+assert float(lora["peak_memory"]) > float(lora["inference_memory"]) > 0 and float(lora["seconds_per_step"]) > 0
+assert none["value"] == "" and "w_proj" in none["reason"]
+page = open(sys.argv[2]).read()
+assert "http" not in page and "<script" not in page and "<none>" not in page and "&#60;none&#62;" in page
+drawings = re.findall(r"<svg.*?</svg>", page, re.S)
+assert len(drawings) >= 6
+for drawing in drawings:
+    xml.dom.minidom.parseString(drawing)
+PYTHON
+check "compare: twice the same" compare 0 "$methods" --csv "$out/again.csv" --quiet
+check "compare: values do not depend on the run" python3 - "$out/compare.csv" "$out/again.csv" <<'PYTHON'
+import csv, sys
+a, b = ([(r["name"], r["value"], r["low"], r["training_flops_counted"]) for r in csv.DictReader(open(f))] for f in sys.argv[1:])
+assert a == b, (a, b)
+PYTHON
+check "compare: seeds and JSON" compare 0 'compare.entries=[lora]' compare.seeds=2 --json
+check "compare: seeds are means" python3 -c "
+import json, sys
+e = json.loads(open(sys.argv[1]).read())
+assert e['seeds'] == 2 and e['seed_low'] < e['value'] < e['seed_high'], e" "$out/out"
+check "compare: prompts beside answers" run 0 compare examples/recipes/tfew.yaml train.threads=1 max_steps=2 compare.samples=100 --csv "$out/prompts.csv" \
+    'compare=[base, {method: ia3, train.loss: tfew}, {icl: examples/recipes/prompts.yaml, shots: 2}]'
+check "compare: all of them have an accuracy" test "$(grep -c ',accuracy,0\.' "$out/prompts.csv")" = 3
+check "compare: nothing but failures: 1" compare 1 'compare=[{method: lora, target_modules: [w_proj]}]'
+check "compare: no entries: 1" run 1 compare examples/recipes/tiny.yaml
+check "compare: unknown key: 1" compare 1 'compare=[base, {method: lora, rnk: 4}]'
+check "compare: closest key" said 'unknown key "rnk"'
+"$peft" compare examples/recipes/compare-tiny.yaml train.threads=1 max_steps=3000 data.max_length=32 eval.max_batches=2 'compare=[base, lora, ia3]' \
+    --csv "$out/stopped.csv" --html "$out/stopped.html" >"$out/out" 2>"$out/err" &
+pid=$!
+for _ in $(seq 200); do [ -s "$out/stopped.csv" ] && break; sleep 0.05; done
+sleep 0.2
+kill -INT $pid
+wait $pid
+check "compare interrupted: 130" test $? -eq 130
+check "compare interrupted: what is finished is told" wrote "base"
+check "compare interrupted: and written" test "$(wc -l <"$out/stopped.csv")" = 2
+check "compare interrupted: nothing is left" test -z "$(ls -A "$out/tmp")"
+unset TMPDIR
 
 # Mistakes: one sentence on standard error, nothing else, the right code.
 check "no command: 2" run 2
@@ -131,7 +248,7 @@ check "bad row: file and line" said "bad.jsonl:2"
 check "too long: 1" train 1 data.max_length=100000 output.dir="$out/h"
 check "output taken: 1" train 1 output.overwrite=false output.dir="$out/a"
 check "help: 0" run 0 --help
-for command in train eval generate inspect estimate merge preview recipe; do check "$command --help" run 0 $command --help; done
+for command in train eval generate inspect estimate merge preview recipe compare; do check "$command --help" run 0 $command --help; done
 check "version" run 0 --version
 
 echo "$passed passed, $failed failed"

@@ -23,7 +23,7 @@ PEFT_API PEFT_NODISCARD peft_status peft_adapter_create(peft_context *context, p
 
 /** Loads an HF PEFT folder (adapter_config.json, adapter_model.safetensors). Strict: a tensor in the file that fits nothing, or a tensor of
  *  the adapter that the file lacks, is PEFT_E_MISMATCH with the closest names. A base with other weights than the one the adapter was trained on
- *  is a warning in the log when the adapter recorded it. */
+ *  is a warning in the log when the adapter recorded it, a base whose layers or tables have other sizes is PEFT_E_MISMATCH. */
 PEFT_API PEFT_NODISCARD peft_status peft_adapter_load(peft_context *context, peft_model *model, const char *folder, peft_adapter **out_adapter);
 
 /** Writes adapter_config.json and adapter_model.safetensors (or, for methods that HF PEFT does not have, the files of docs/methods.md) into

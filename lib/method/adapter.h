@@ -168,6 +168,14 @@ char *peft__older_name(const peft_model *model, peft__arena *arena, const char *
 
 /* ---- adapter_io.c ---- */
 
+/* What files say of the base an adapter was trained on, in the metadata of safetensors and GGUF files alike. */
+#define PEFT__BASE_HASH "libpeft.base_hash"
+#define PEFT__BASE_SHAPES "libpeft.base_shapes"
+void peft__adapter_base_texts(const peft_adapter *adapter, char hash[24], char shapes[24]);
+/* With what a file says (NULL: nothing): a base of other shapes is PEFT_E_MISMATCH even if every tensor of the adapter happens to fit,
+ * one of other weights (or of other types, which is for the host to know) a warning in the log. */
+peft_status peft__adapter_check_base(const peft_adapter *adapter, const char *where, const char *hash, const char *shapes);
+
 typedef struct peft__export {
     peft_adapter *adapter;
     peft__arena *arena;

@@ -14,7 +14,6 @@
 #define CONFIG_LIMIT ((size_t)16 << 20)
 static const char *const CONFIG_FILE = "adapter_config.json";
 static const char *const TENSOR_FILE = "adapter_model.safetensors";
-static const char *const HASH_KEY = "libpeft.base_hash";
 
 enum { MOST_NAMED = 4 };
 
@@ -122,14 +121,28 @@ static peft_status complain(peft_adapter *adapter, const peft__tensors *tensors,
     return status;
 }
 
-static void check_base(const peft_adapter *adapter, const peft__tensors *tensors) {
-    const char *text = peft__tensors_metadata(tensors, HASH_KEY);
-    char mine[24];
-    snprintf(mine, sizeof mine, "%016" PRIx64, adapter->base_hash);
-    if (text != NULL && strcmp(text, mine) != 0)
+static void hash_text(char text[24], uint64_t hash) {
+    snprintf(text, 24, "%016" PRIx64, hash);
+}
+
+void peft__adapter_base_texts(const peft_adapter *adapter, char hash[24], char shapes[24]) {
+    hash_text(hash, adapter->base_hash);
+    hash_text(shapes, peft__model_shapes(adapter->model));
+}
+
+peft_status peft__adapter_check_base(const peft_adapter *adapter, const char *where, const char *hash, const char *shapes) {
+    char own_hash[24], own_shapes[24];
+    peft__adapter_base_texts(adapter, own_hash, own_shapes);
+    if (shapes != NULL && strcmp(shapes, own_shapes) != 0)
+        return peft__fail(adapter->ctx, PEFT_E_MISMATCH,
+                          "%s: the adapter was trained on a base with layers or tables of other sizes than this one has "
+                          "(%.20s, here %s)",
+                          where, shapes, own_shapes);
+    if (hash != NULL && strcmp(hash, own_hash) != 0)
         peft__log(adapter->ctx, PEFT_LOG_WARNING,
-                  "%s: the adapter was trained on a base with other weights than this one (%.20s, here %s)",
-                  peft__tensors_name(tensors), text, mine);
+                  "%s: the adapter was trained on a base with other weights, or other types, than this one (%.20s, here %s)",
+                  where, hash, own_hash);
+    return PEFT_OK;
 }
 
 /* With bias "all", HF PEFT saves biases under modules_to_save three times: as the module's, and under the two names that
@@ -163,7 +176,8 @@ static peft_status read_all(peft_adapter *adapter, const peft__tensors *tensors,
         if (!taken) unmatched[unmatched_count++] = tensor->name;
     }
     PEFT_TRY(complain(adapter, tensors, p, unmatched, unmatched_count));
-    check_base(adapter, tensors);
+    PEFT_TRY(peft__adapter_check_base(adapter, peft__tensors_name(tensors), peft__tensors_metadata(tensors, PEFT__BASE_HASH),
+                                      peft__tensors_metadata(tensors, PEFT__BASE_SHAPES)));
     PEFT_TRY(peft__adapter_note(adapter, "%zu tensors read\n", count));
     return renamed > 0 ? peft__adapter_note(
                              adapter, "%u tensors matched under the names of another transformers release\n", renamed)
@@ -349,16 +363,16 @@ static peft_status gather(const peft_adapter *adapter, peft__export *file) {
 static peft_status write_files(const peft_adapter *adapter, const peft__export *file, const char *config_path,
                                const char *tensor_path) {
     peft_context *ctx = adapter->ctx;
-    char hash[24];
-    snprintf(hash, sizeof hash, "%016" PRIx64, adapter->base_hash);
-    const char *metadata[] = {HASH_KEY, hash};
+    char hash[24], shapes[24];
+    peft__adapter_base_texts(adapter, hash, shapes);
+    const char *metadata[] = {PEFT__BASE_HASH, hash, PEFT__BASE_SHAPES, shapes};
     peft__buffer text;
     peft__buffer_init(&text, ctx->mem);
     peft__writer *writer = NULL;
     peft_status status = peft__config_write(ctx, adapter, &text);
     if (status >= 0) status = peft__writer_open(ctx, config_path, &writer);
     if (status >= 0) status = peft__writer_put(writer, text.data, text.length);
-    if (status >= 0) status = peft__safetensors_write(ctx, tensor_path, file->tensors, file->count, metadata, 1);
+    if (status >= 0) status = peft__safetensors_write(ctx, tensor_path, file->tensors, file->count, metadata, 2);
     if (status >= 0) {
         status = peft__writer_commit(writer);
         writer = NULL;

@@ -111,6 +111,10 @@ static void put_metadata(const writing *w, peft__gguf_metadata *metadata) {
     }
     peft__gguf_put_string(metadata, "adapter.type", "lora");
     peft__gguf_put_f32(metadata, "adapter.lora.alpha", (float)w->alpha);
+    char hash[24], shapes[24];
+    peft__adapter_base_texts(adapter, hash, shapes);
+    peft__gguf_put_string(metadata, PEFT__BASE_HASH, hash);
+    peft__gguf_put_string(metadata, PEFT__BASE_SHAPES, shapes);
 }
 
 static peft_status write_file(writing *w, const char *path) {
@@ -196,7 +200,7 @@ typedef struct reading {
     pair *pairs;
     uint32_t count;
     double alpha;
-    const char *base;
+    const char *base, *base_hash, *base_shapes;
 } reading;
 
 static peft_status read_metadata(reading *r) {
@@ -219,6 +223,8 @@ static peft_status read_metadata(reading *r) {
             "%s: adapter.alora.invocation_tokens switches the adapter on at certain tokens, which is not built",
             r->path);
     PEFT_TRY(peft__gguf_get_string(r->gguf, "general.base_model.0.name", NULL, &r->base));
+    PEFT_TRY(peft__gguf_get_string(r->gguf, PEFT__BASE_HASH, NULL, &r->base_hash));
+    PEFT_TRY(peft__gguf_get_string(r->gguf, PEFT__BASE_SHAPES, NULL, &r->base_shapes));
     return peft__gguf_need_float(r->gguf, "adapter.lora.alpha", &r->alpha);
 }
 
@@ -327,7 +333,8 @@ static peft_status read_file(reading *r, peft_adapter **out_adapter) {
     PEFT_TRY(find_pairs(r));
     peft_adapter *adapter = NULL;
     PEFT_TRY(peft__lora_make(r->ctx, r->model, r->path, r->parts, r->count, r->base, &adapter));
-    const peft_status status = read_values(r, adapter);
+    peft_status status = peft__adapter_check_base(adapter, r->path, r->base_hash, r->base_shapes);
+    if (status >= 0) status = read_values(r, adapter);
     if (status < 0)
         peft_adapter_destroy(adapter);
     else

@@ -142,6 +142,9 @@ const peft__module *peft__model_split(const peft_model *model, const char *tenso
 const char *peft__model_path(const peft_model *model);
 peft_model *peft__model_ref(peft_model *model);
 
+/* Hash of the names and sizes of layers and tables: equal for models into which an adapter of one fits, whatever their types, head and weights. */
+uint64_t peft__model_shapes(const peft_model *model);
+
 /* For merging: a second model over the same bytes, in which single tensors are then replaced by floats in Hugging Face's layout (copied).
  * Replacing the weight of a tied module unties it. Finish computes hash and sizes anew; until then nobody else may see the model. */
 peft_status peft__model_clone(peft_context *ctx, const peft_model *model, peft_model **out_model);

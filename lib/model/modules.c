@@ -235,6 +235,18 @@ peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, 
     return PEFT_OK;
 }
 
+uint64_t peft__model_shapes(const peft_model *model) {
+    uint64_t hash = 0;
+    for (size_t i = 0; i < model->module_count; i++) {
+        const peft__module *module = model->modules[i];
+        if (module->layer < 0 && module->kind != PEFT_MODULE_EMBEDDING) continue;
+        const int64_t sizes[] = {module->in, module->out};
+        hash = peft__hash64(module->name, strlen(module->name), hash);
+        hash = peft__hash64(sizes, sizeof sizes, hash);
+    }
+    return hash;
+}
+
 bool peft__model_has_rows(const peft_model *model, const char *tensor_name, int64_t *out_rows, int64_t *out_cols) {
     int part = 0;
     const peft__module *module = peft__model_split(model, tensor_name, &part);

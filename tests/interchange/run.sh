@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
-# run.sh BUILD: makes an environment with torch, transformers and peft (large downloads) and runs hf_peft.py in it.
+# run.sh BUILD: makes an environment with torch, transformers and peft (large downloads) and runs hf_peft.py
+# and combine.py in it.
 # PEFT_ORACLE names a python that has them already.
 set -eu
 build=$(cd "$1" && pwd)
@@ -17,4 +18,5 @@ for model in llama-gqa encoders/bert encoders/roberta encoders/distilbert encode
     echo "$model"
     PEFT_LIBRARY=$build/lib/libpeft.so PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/interchange/hf_peft.py" "$top/tests/data/models/$model" || status=1
 done
+PEFT_LIBRARY=$build/lib/libpeft.so PYTHONDONTWRITEBYTECODE=1 "$python" "$top/tests/interchange/combine.py" "$top/tests/data/models/llama-gqa" || status=1
 exit $status
