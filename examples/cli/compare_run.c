@@ -7,7 +7,6 @@
 #include "compare.h"
 
 #include <dirent.h>
-#include <errno.h>
 #include <math.h>
 #include <stdlib.h>
 #include <string.h>
@@ -70,17 +69,23 @@ static char *folder_of(const char *parent, const char *name, int64_t seed, int64
     return path;
 }
 
+/* A new folder for files that are only weighed; NULL when there is no place for one. */
+static char *scratch_folder(void) {
+    const char *parent = getenv("TMPDIR");
+    char *path = path_join(parent != NULL && parent[0] != '\0' ? parent : "/tmp", "peft-compare-XXXXXX");
+    if (path != NULL && mkdtemp(path) != NULL) return path;
+    free(path);
+    return NULL;
+}
+
 static bool measure_disk(const comparison *c, run *r, int64_t seed, contender *out) {
-    char scratch[] = "/tmp/peft-compare-XXXXXX";
-    if (c->keep == NULL && mkdtemp(scratch) == NULL) {
-        out->bytes = NAN; /* no place to write is no reason to give up a result */
-        return true;
-    }
-    char *folder = c->keep != NULL ? folder_of(c->keep, out->name, seed, c->seeds) : text_copy(scratch);
-    const bool good = folder != NULL && peft_adapter_save(r->adapter, folder) >= 0;
-    if (folder != NULL) out->bytes = folder_bytes(folder, c->keep == NULL);
+    char *folder = c->keep != NULL ? folder_of(c->keep, out->name, seed, c->seeds) : scratch_folder();
+    if (folder == NULL) return true; /* no place to write is no reason to give up a result */
+    const bool good = peft_adapter_save(r->adapter, folder) >= 0 || cli_fail(r->c, NULL);
+    const double bytes = folder_bytes(folder, c->keep == NULL);
+    if (good) out->bytes = bytes;
     free(folder);
-    return good || cli_fail(r->c, "out of memory");
+    return good;
 }
 
 /* ---- training -------------------------------------------------------------------------------------------------- */

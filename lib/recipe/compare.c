@@ -53,7 +53,12 @@ static peft_status take_text(peft_recipe *recipe, peft__recipe_item *item, const
 
 /* What the entry is, and a name for it when it has none. */
 static peft_status classify(peft_recipe *recipe, peft__recipe_item *item) {
-    const char *hard = NULL, *icl = NULL;
+    const char *hard = NULL, *icl = NULL, *key;
+    json_t *value;
+    json_object_foreach(item->changes, key, value) {
+        if (strcmp(key, "compare") == 0 || strncmp(key, "compare.", 8) == 0 || strcmp(key, "entries") == 0)
+            return item_fail(recipe, item->where, "an entry has no comparison of its own", "");
+    }
     PEFT_TRY(take_text(recipe, item, "name", &item->name));
     PEFT_TRY(take_text(recipe, item, "hard_prompt", &hard));
     PEFT_TRY(take_text(recipe, item, "icl", &icl));
