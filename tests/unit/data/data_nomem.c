@@ -63,11 +63,15 @@ static peft_status open_labelled(peft_context *ctx, const peft_tokenizer *tokeni
 static peft_status open_recipe(peft_context *ctx, const peft_tokenizer *tokenizer) {
     static const char RECIPE[] =
         "base_model: a\nlora_r: 8\nlora_target: q_proj,v_proj\noutput_dir: o\ndata:\n  train: ${output_dir}/x\n"
-        "  chat_template: {user: {prefix: a}}\nflash_attention: true\n";
+        "  chat_template: {user: {prefix: a}}\nflash_attention: true\n"
+        "compare:\n  - base\n  - {r: 2}\n  - {adapter: {method: ia3}, lr: 1}\n  - {icl: p.yaml, shots: 3}\n";
     const char *const overrides[] = {"lr=1e-3", "adapter.modules_to_save=[a, b]"};
     peft_recipe *recipe = NULL;
-    const peft_status status = peft_recipe_open_memory(ctx, RECIPE, strlen(RECIPE), "r.yaml", overrides, 2, 0, &recipe);
+    peft_recipe *entry = NULL;
+    peft_status status = peft_recipe_open_memory(ctx, RECIPE, strlen(RECIPE), "r.yaml", overrides, 2, 0, &recipe);
+    if (status >= 0) status = peft_recipe_compare_open(recipe, 2, overrides, 1, &entry);
     (void)tokenizer;
+    peft_recipe_destroy(entry);
     peft_recipe_destroy(recipe);
     return status;
 }
