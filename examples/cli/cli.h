@@ -137,6 +137,11 @@ double run_metric(const peft_evaluation *evaluation, const char *name); /* NAN: 
 /* Is eval.metric one of this task? */
 bool run_check_metric(const run *r, const peft_evaluation *evaluation);
 
+/* ---- forgetting.c ------------------------------------------------------------------------------------------- */
+
+/* Loss of the base's own task on the text that eval.forgetting names, with the run's adapter on (NULL: without). */
+bool run_forgetting(run *r, peft_adapter *adapter, double *out_loss);
+
 /* ---- text.c: prompts and continuations ---------------------------------------------------------------------- */
 
 typedef struct writer_options {

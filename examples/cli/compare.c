@@ -86,7 +86,7 @@ int command_compare(cli *program, args *a) {
     }
     const char *csv = args_text(a, "--csv"), *html = args_text(a, "--html");
     run r;
-    comparison c = {.r = &r, .keep = args_text(a, "--keep")};
+    comparison c = {.r = &r, .keep = args_text(a, "--keep"), .base_loss = NAN};
     int code = run_open(&r, program, a, 0);
     if (code == EXIT_DONE) {
         c.count = peft_recipe_compare_count(r.recipe);

@@ -47,6 +47,7 @@ typedef struct contender {
     double train_tokens; /* of a seed */
     double train_flops, train_flops_frozen, train_flops_counted;
     double infer_flops, infer_flops_uncached, infer_flops_counted;
+    double forgetting_before, forgetting_after; /* eval.forgetting: loss of the base's own task, mean over seeds */
     point *curve; /* malloc; training loss, mean of CURVE_POINTS stretches of the first seed's run */
     size_t curve_count;
 } contender;
@@ -58,6 +59,7 @@ typedef struct comparison {
     int64_t seeds, samples;
     double level;
     double seconds;   /* of everything */
+    double base_loss; /* eval.forgetting without any adapter; NAN: not measured yet */
     const char *keep; /* folder for the adapters, or NULL */
     char title[512];
 } comparison;

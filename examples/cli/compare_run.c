@@ -119,7 +119,11 @@ static bool train(run *r, training *t) {
     const uint64_t total = peft_recipe_total_steps(r->recipe, peft_dataset_batches(r->train));
     peft_schedule schedule;
     peft_schedule_init(&schedule);
-    if (peft_recipe_schedule(r->recipe, total, &schedule) < 0) return cli_fail(r->c, "the schedule");
+    peft_unfreezing unfreezing;
+    peft_unfreezing_init(&unfreezing);
+    if (peft_recipe_schedule(r->recipe, total, &schedule) < 0 ||
+        peft_recipe_unfreezing(r->recipe, total, &unfreezing) < 0)
+        return cli_fail(r->c, "the schedule");
     double *seconds = realloc(t->seconds, (size_t)(t->steps + (int64_t)total + 1) * sizeof *seconds);
     if (seconds != NULL) t->seconds = seconds;
     if (t->losses == NULL) t->losses = calloc((size_t)total + 1, sizeof *t->losses);
@@ -132,6 +136,8 @@ static bool train(run *r, training *t) {
         double tokens = 0.0;
         const double start = now_seconds();
         peft_optimizer_set_lr(r->optimizer, (float)peft_schedule_lr(&schedule, step));
+        if (peft_adapter_set_top_layers(r->adapter, peft_unfreezing_layers(&unfreezing, step)) < 0)
+            return cli_fail(r->c, NULL);
         if (!one_step(r, &tokens, &stats)) return false;
         const double took = now_seconds() - start;
         t->seconds[t->steps++] = took;
@@ -166,6 +172,25 @@ static void draw_curve(const training *t, int64_t steps, contender *out) {
         out->curve[i] = (point){(double)end, sum / (double)(end - first)};
         out->curve_count = (size_t)i + 1;
     }
+}
+
+/* Means over the seeds that were run so far. A method that cannot do the base's own task (WARP reads it out in its own way) has no figure. */
+static bool measure_forgetting(comparison *c, run *r, contender *out) {
+    double before, after;
+    if (run_text(r, "eval.forgetting") == NULL || out->kind != PEFT_COMPARE_TRAIN) return true;
+    if (!isfinite(c->base_loss) && !run_forgetting(r, NULL, &c->base_loss)) return false;
+    before = c->base_loss;
+    if (!run_forgetting(r, r->adapter, &after)) {
+        cli_note(r->c, "note: %s: no forgetting is measured: %s\n", out->name,
+                 r->c->failure != NULL ? r->c->failure : "it cannot do the base's own task");
+        free(r->c->failure);
+        r->c->failure = NULL;
+        return true;
+    }
+    const double done = (double)out->seeds;
+    out->forgetting_before = before;
+    out->forgetting_after = done > 0.0 ? (out->forgetting_after * done + after) / (done + 1.0) : after;
+    return true;
 }
 
 /* ---- one seed ------------------------------------------------------------------------------------------------ */
@@ -203,7 +228,7 @@ static bool run_seed(comparison *c, run *r, int64_t seed, contender *out, traini
     const bool scored = compare_score(c, r, r->session, q);
     interrupt_ignore();
     out->inference_memory = memory_peak(program);
-    return scored;
+    return scored && (interrupted() || measure_forgetting(c, r, out));
 }
 
 /* Adds one seed's result to the means. */
@@ -318,7 +343,9 @@ bool compare_entry(comparison *c, uint32_t index, contender *out) {
                        .train_flops_counted = NAN,
                        .infer_flops = NAN,
                        .infer_flops_uncached = NAN,
-                       .infer_flops_counted = NAN};
+                       .infer_flops_counted = NAN,
+                       .forgetting_before = NAN,
+                       .forgetting_after = NAN};
     training t = {.seconds = NULL};
     cli *program = c->r->c;
     program->keep_failures = true;

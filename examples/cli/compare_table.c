@@ -97,6 +97,23 @@ static void print_operations(const comparison *c, int width, FILE *out) {
     }
 }
 
+static void print_forgetting(const comparison *c, int width, FILE *out) {
+    char a[40], b[40], d[40];
+    bool any = false;
+    for (size_t i = 0; i < c->done; i++) any = any || isfinite(c->rows[i].forgetting_after);
+    if (!any) return;
+    fprintf(out, "\n%*s  %12s %12s %12s\n", -width, "own task", "base", "adapted", "lost");
+    for (size_t i = 0; i < c->done; i++) {
+        const contender *row = &c->rows[i];
+        if (row->reason != NULL || row->kind != PEFT_COMPARE_TRAIN) continue;
+        put_name(row, width, out);
+        fprintf(out, "%12s %12s %12s\n", number_text("%.4f", row->forgetting_before, a, sizeof a),
+                number_text("%.4f", row->forgetting_after, b, sizeof b),
+                number_text("%+.4f", row->forgetting_after - row->forgetting_before, d, sizeof d));
+    }
+    fprintf(out, "Loss of what the base was trained for, on eval.forgetting. Without its adapter it is the base's again.\n");
+}
+
 void compare_print(const comparison *c, FILE *out) {
     int width = 6;
     for (size_t i = 0; i < c->done; i++)
@@ -104,6 +121,7 @@ void compare_print(const comparison *c, FILE *out) {
     print_results(c, width, out);
     print_costs(c, width, out);
     print_operations(c, width, out);
+    print_forgetting(c, width, out);
     fprintf(out, "\nInterval: %g %% of bootstrap samples of the held-out examples", 100.0 * c->level);
     if (c->seeds > 1) fprintf(out, "; values are means over %lld seeds", (long long)c->seeds);
     fprintf(out, ". FLOPs: the model of Liu et al. 2022,\nand the matrix products that were done, counted.\n");
@@ -143,7 +161,7 @@ char *compare_csv(const comparison *c) {
     fputs("name,kind,measure,value,low,high,seeds,seed_low,seed_high,examples,trained_parameters,share,bytes_on_disk,"
           "peak_memory,inference_memory,steps,seconds_per_step,training_seconds,training_tokens,training_flops,"
           "training_flops_frozen,training_flops_counted,inference_flops,inference_flops_uncached,"
-          "inference_flops_counted,ms_per_example,tokens_per_example,reason\n",
+          "inference_flops_counted,ms_per_example,tokens_per_example,own_task_loss_before,own_task_loss_after,reason\n",
           out);
     for (size_t i = 0; i < c->done; i++) {
         const contender *r = &c->rows[i];
@@ -172,7 +190,9 @@ char *compare_csv(const comparison *c) {
                                   r->infer_flops_uncached,
                                   r->infer_flops_counted,
                                   r->q.milliseconds,
-                                  r->q.tokens};
+                                  r->q.tokens,
+                                  r->forgetting_before,
+                                  r->forgetting_after};
         for (size_t k = 0; k < sizeof numbers / sizeof numbers[0]; k++) csv_number(numbers[k], out);
         fputc(',', out);
         if (r->reason != NULL) csv_text(r->reason, out);
@@ -218,6 +238,8 @@ void compare_json(const comparison *c, const contender *row) {
     json_number(&j, "inference_flops_counted", row->infer_flops_counted);
     json_number(&j, "ms_per_example", row->q.milliseconds);
     json_number(&j, "tokens_per_example", row->q.tokens);
+    json_number(&j, "own_task_loss_before", row->forgetting_before);
+    json_number(&j, "own_task_loss_after", row->forgetting_after);
     json_text(&j, "detail", row->detail[0] != '\0' ? row->detail : NULL);
     puts(json_end(&j));
     fflush(stdout);

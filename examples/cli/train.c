@@ -436,6 +436,17 @@ static bool take_best(trainer *t) {
     return true;
 }
 
+/* What the base lost of its own task, for whoever asked. */
+static bool say_forgetting(trainer *t, double *out_before, double *out_after) {
+    run *r = t->r;
+    *out_before = *out_after = NAN;
+    if (run_text(r, "eval.forgetting") == NULL || interrupted()) return true;
+    if (!run_forgetting(r, NULL, out_before) || !run_forgetting(r, r->adapter, out_after)) return false;
+    cli_say(r->c, "the base's own task on %s: loss %.4f without the adapter, %.4f with it\n",
+            run_text(r, "eval.forgetting"), *out_before, *out_after);
+    return true;
+}
+
 static bool finish(trainer *t) {
     run *r = t->r;
     cli_clear_line(r->c);
@@ -454,6 +465,8 @@ static bool finish(trainer *t) {
     else if (isfinite(t->s.before) && isfinite(t->s.validation))
         cli_say(r->c, "held-out loss %.4f before training, %.4f after (perplexity %.2f -> %.2f)\n", t->s.before,
                 t->s.validation, exp(t->s.before), exp(t->s.validation));
+    double own_before, own_after;
+    if (!say_forgetting(t, &own_before, &own_after)) return false;
     cli_say(r->c, "%llu steps in %s, %.0f tokens/s, peak memory %s; the adapter is in %s\n",
             (unsigned long long)t->s.step, format_time(t->s.seconds, took, sizeof took),
             t->s.seconds > 0.0 ? t->s.tokens / t->s.seconds : 0.0, format_bytes(peak_memory(), memory, sizeof memory),
@@ -468,6 +481,8 @@ static bool finish(trainer *t) {
         json_number(&t->line, "metric_before", t->s.score_before);
         json_number(&t->line, "metric_after", t->s.score);
     }
+    json_number(&t->line, "own_task_loss_before", own_before);
+    json_number(&t->line, "own_task_loss_after", own_after);
     json_number(&t->line, "seconds", t->s.seconds);
     json_number(&t->line, "tokens", t->s.tokens);
     json_count(&t->line, "memory", (int64_t)peak_memory());
