@@ -256,6 +256,47 @@ static peft__attention_keys shared_keys(const peft__node *node, int64_t head) {
                                   .masked = true};
 }
 
+/* ---- gaps ---------------------------------------------------------------------------------------------------- */
+
+/* Where padding was taken out between a prompt and its text, as the row positions tell: rows from `row` on stand `width`
+ * further from those before. Row 0: from the prefix. Only windows and biases ask how far apart rows are. */
+typedef struct gap {
+    int64_t row, width;
+} gap;
+
+static gap gap_of(const peft__node *node, int64_t sequence) {
+    const attention *a = attr_of(node);
+    const peft__rows *rows = node->in[IN_Q]->rows;
+    const int32_t *positions = rows->positions + rows->offsets[sequence];
+    const int64_t count = length_of(rows, sequence);
+    gap found = {0, 0};
+    if (a->config.cross || a->config.cache != NULL || count == 0) return found;
+    if (a->config.window == 0 && a->config.bidirectional_window == 0 && node->in[IN_BIAS] == NULL) return found;
+    const int64_t before = positions[0] - rows->first_position - prefix_rows(node);
+    if (prefix_rows(node) > 0 && before > 0) found.width = before;
+    for (int64_t r = 1; r < count; r++) {
+        const int64_t width = (int64_t)positions[r] - positions[r - 1] - 1;
+        if (width == 0) continue;
+        if (width < 0 || found.width > 0) return (gap){0, 0}; /* positions that are not places in a padded row */
+        found = (gap){r, width};
+    }
+    return found;
+}
+
+/* A run of a sequence's keys, the first of which is row `first`, as the rows before the gap and those behind it. */
+static void cut_keys(const peft__attention_keys *keys, int64_t first, const gap *g, peft__attention_keys *out_before,
+                     peft__attention_keys *out_behind) {
+    const int64_t rows = peft__min_i64(keys->count, peft__max_i64(g->row - first, 0));
+    *out_before = *out_behind = *keys;
+    out_before->count = rows;
+    out_behind->count -= rows;
+    out_behind->position += rows + g->width;
+    out_behind->k += rows * keys->ldk;
+    out_behind->v += rows * keys->ldv;
+    if (keys->dk != NULL) out_behind->dk += rows * keys->lddk;
+    if (keys->dv != NULL) out_behind->dv += rows * keys->lddv;
+}
+
 static void forward_tile(const peft__node *node, uint32_t tile, const peft__run *run) {
     const attention *a = attr_of(node);
     const peft__rows *queries = node->in[IN_Q]->rows;
@@ -272,12 +313,21 @@ static void forward_tile(const peft__node *node, uint32_t tile, const peft__run 
     const int64_t before = branches(node) ? a->cache.used[0] : appends(node) ? a->cache.used[sequence] : 0;
 
     peft__attention_tile t = start_tile(node, head, run);
-    set_queries(node, head, queries->offsets[sequence] + first, count, before + first, &t);
     t.keys[0] = prefix_keys(node, head);
     t.keys[1] = shared_keys(node, head);
     t.keys[2] = own_keys(node, head, key_sequence(node, run->batch, sequence));
     t.keys[2].position = branches(node) ? before : 0;
-    peft__kernels_for(run->cpu)->attention_forward(&t);
+    const gap g = gap_of(node, sequence);
+    const peft__attention_keys own = t.keys[2];
+    if (g.width > 0) cut_keys(&own, 0, &g, &t.keys[1], &t.keys[2]);
+    const int64_t cut = g.width > 0 ? peft__min_i64(first + count, peft__max_i64(first, g.row)) : first;
+    const int64_t ends[3] = {first, cut, first + count};
+    for (int part = 0; part < 2; part++) {
+        if (ends[part] == ends[part + 1]) continue;
+        set_queries(node, head, queries->offsets[sequence] + ends[part], ends[part + 1] - ends[part],
+                    before + ends[part] + (part == 1 ? g.width : 0), &t);
+        peft__kernels_for(run->cpu)->attention_forward(&t);
+    }
 }
 
 /* ---- backward ----------------------------------------------------------------------------------------------- */
@@ -342,7 +392,10 @@ static void backward_tile(const peft__node *node, uint32_t phase, uint32_t tile,
     if (!own || !peft__accumulates(node, IN_V)) clear_rows(keys.dv, keys.count, keys.lddv, dim);
 
     peft__attention_tile t = start_tile(node, head, run);
+    const gap g = a->config.cross ? (gap){0, 0} : gap_of(node, sequence);
     t.keys[0] = keys;
+    if (g.width > 0 && phase >= before)
+        cut_keys(&keys, (phase - before) * PEFT__ATTENTION_CHUNK, &g, &t.keys[0], &t.keys[1]);
     t.lddo = node->out[OUT_Y]->ld;
     t.lddq = node->in[IN_Q]->ld;
     t.accumulate_dq = phase > 0 || peft__accumulates(node, IN_Q);
@@ -355,11 +408,15 @@ static void backward_tile(const peft__node *node, uint32_t phase, uint32_t tile,
     for (int64_t q = 0; q < queries->sequences; q++) {
         if (!a->config.cross) q = sequence;
         if (key_sequence(node, run->batch, q) == sequence) {
-            const int64_t row = queries->offsets[q];
-            set_queries(node, head, row, length_of(queries, q), 0, &t);
-            t.dout = peft__grad_row(node->out[OUT_Y], row) + head * dim;
-            t.dq = node->in[IN_Q]->needs_grad ? peft__grad_row(node->in[IN_Q], row) + head * dim : NULL;
-            peft__kernels_for(run->cpu)->attention_backward(&t);
+            const int64_t ends[3] = {0, g.width > 0 ? g.row : 0, length_of(queries, q)};
+            for (int part = 0; part < 2; part++) {
+                const int64_t row = queries->offsets[q] + ends[part];
+                if (ends[part] == ends[part + 1]) continue;
+                set_queries(node, head, row, ends[part + 1] - ends[part], ends[part] + (part == 1 ? g.width : 0), &t);
+                t.dout = peft__grad_row(node->out[OUT_Y], row) + head * dim;
+                t.dq = node->in[IN_Q]->needs_grad ? peft__grad_row(node->in[IN_Q], row) + head * dim : NULL;
+                peft__kernels_for(run->cpu)->attention_backward(&t);
+            }
         }
         if (!a->config.cross) break;
     }
