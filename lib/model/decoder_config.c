@@ -186,6 +186,10 @@ static peft_status read_config(peft_context *ctx, peft_model *model, const peft_
                                       .theta = variant->rope_theta,
                                       .partial_factor = 1};
     PEFT_TRY(peft__rope_read(ctx, config, &rope, peft__model_arena(model), &c->rope));
+    if (c->rope.dynamic_factor > 1.0f) { /* made to go beyond what max_position_embeddings says */
+        const double longest = (double)c->rope.dynamic_factor * (double)d->max_position_embeddings;
+        d->max_position_embeddings = (int64_t)fmin(longest, (double)MOST_POSITIONS);
+    }
     c->windows = windows;
     c->no_rope = no_rope;
     return PEFT_OK;
