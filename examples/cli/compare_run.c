@@ -174,7 +174,8 @@ static void draw_curve(const training *t, int64_t steps, contender *out) {
     }
 }
 
-/* Means over the seeds that were run so far. A method that cannot do the base's own task (WARP reads it out in its own way) has no figure. */
+/* Means over the seeds that were run so far. A method that cannot do the base's own task (WARP reads the model out in
+ * its own way) has no figure. */
 static bool measure_forgetting(comparison *c, run *r, contender *out) {
     double before, after;
     if (run_text(r, "eval.forgetting") == NULL || out->kind != PEFT_COMPARE_TRAIN) return true;

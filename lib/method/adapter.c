@@ -191,8 +191,11 @@ static void fill(peft__param *param, peft__init init, float value, uint64_t seed
 static peft_status fill_base(peft_adapter *adapter, uint32_t index, uint64_t seed) {
     const char *base = adapter->slots[index].base;
     peft__param *param = &adapter->params[index];
-    if (peft__model_tensor(adapter->model, base) != NULL)
-        return peft__model_read_tensor(adapter->ctx, adapter->model, base, param->data);
+    if (peft__model_tensor(adapter->model, base) != NULL) {
+        PEFT_TRY(peft__model_read_tensor(adapter->ctx, adapter->model, base, param->data));
+        peft__model_drop_tensor(adapter->model, base);
+        return PEFT_OK;
+    }
     int part = 0;
     const peft__module *module = peft__model_split(adapter->model, base, &part);
     if (part == 1)

@@ -126,6 +126,8 @@ const peft__module *peft__model_find(const peft_model *model, const char *name);
 const peft__tensor *peft__model_tensor(const peft_model *model, const char *tensor_name);
 /* Widens one module's logical weight [out, in] (embedding [in, out]) to float, Q/K rows in Hugging Face order, Conv1D as stored [in, out]. */
 peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, const char *tensor_name, float *out);
+/* The stored tensor will hardly be read again, because another takes its place: its pages may leave memory. */
+void peft__model_drop_tensor(const peft_model *model, const char *tensor_name);
 /* Rows [first, first + count) of that, for tensors of which peft__model_has_rows() says that they can be read in parts: [count, cols]. */
 bool peft__model_has_rows(const peft_model *model, const char *tensor_name, int64_t *out_rows, int64_t *out_cols);
 peft_status peft__model_read_rows(peft_context *ctx, const peft_model *model, const char *tensor_name, int64_t first, int64_t count, float *out);

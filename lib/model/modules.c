@@ -235,6 +235,12 @@ peft_status peft__model_read_tensor(peft_context *ctx, const peft_model *model, 
     return PEFT_OK;
 }
 
+void peft__model_drop_tensor(const peft_model *model, const char *tensor_name) {
+    const peft__tensor *tensor = peft__model_tensor(model, tensor_name);
+    if (tensor != NULL && !peft__tensor_is_later(tensor) && model->tensors != NULL)
+        peft__tensors_drop(model->tensors, tensor);
+}
+
 uint64_t peft__model_shapes(const peft_model *model) {
     uint64_t hash = 0;
     for (size_t i = 0; i < model->module_count; i++) {

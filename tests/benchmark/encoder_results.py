@@ -109,7 +109,7 @@ def arguments(description):
     parser.add_argument("--epochs", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1, 2, 3])
     parser.add_argument("--methods", nargs="+", choices=list(METHODS), default=list(METHODS))
-    parser.add_argument("--out")
+    parser.add_argument("--out", help="file of results; runs that it has already are not run again")
     parser.add_argument("--table")
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--batch", type=int, default=32)
@@ -117,14 +117,24 @@ def arguments(description):
     return parser
 
 
+def resumed(path):
+    """Runs that the file of results has already."""
+    if path and os.path.exists(path):
+        with open(path, encoding="utf-8") as file:
+            return json.load(file)
+    return []
+
+
 def main():
     args = arguments(__doc__).parse_args()
-    results = []
+    results = resumed(args.out)
     with tempfile.TemporaryDirectory() as folder, peft.Context(threads=args.threads) as context:
         files = split(args.data, args.source, args.train, args.test, folder)
         model = peft.Model(context, args.model, task="SEQ_CLS", num_labels=2)
         for seed in args.seeds:
             for method in args.methods:
+                if any(r["seed"] == seed and r["method"] == method for r in results):
+                    continue
                 results.append(run(context, model, files, method, seed, args.epochs, folder, args.batch, args.max_length))
                 last = results[-1]
                 print(f"{method:12} seed {seed}: accuracy {last['accuracy']:.3f}, loss {last['loss']:.3f}, {last['seconds']:.0f} s", flush=True)

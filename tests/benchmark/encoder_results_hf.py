@@ -124,12 +124,14 @@ def main():
     args = own.arguments(__doc__).parse_args()
     torch.set_num_threads(args.threads)
     transformers.logging.set_verbosity_error()
-    results = []
+    results = own.resumed(args.out)
     with tempfile.TemporaryDirectory() as folder, peft.Context() as context:
         files = own.split(args.data, args.source, args.train, args.test, folder)
         model = peft.Model(context, args.model, task="SEQ_CLS", num_labels=2)
         for seed in args.seeds:
             for method in args.methods:
+                if any(r["seed"] == seed and r["method"] == method for r in results):
+                    continue
                 results.append(run(context, model, files, method, seed, args.epochs, folder, args.model, args.batch, args.max_length))
                 last = results[-1]
                 print(f"{method:12} seed {seed}: accuracy {last['accuracy']:.3f}, loss {last['loss']:.3f}, {last['seconds']:.0f} s", flush=True)

@@ -17,11 +17,14 @@ class Batch:
     """A ragged batch from lists of sequences: Batch([[1, 2, 3], [4, 5]]). `labels` defaults to the ids themselves (a causal model learns
     every token); -100 is not learnt. Keeps its arrays as long as it lives.
 
+    Prompts inside the text: `prompt_index` has for each token the row of the trained prompt that takes its place, -1 none; `mask_positions`
+    is the row of each sequence where WARP reads its answer.
+
     Encoder-decoder models: `targets` are lists of what the decoder is to write, one for each sequence, or `target_source` says which sequence each
     belongs to; the decoder reads them shifted right behind `decoder_start`."""
 
     def __init__(self, sequences, labels="same", sequence_labels=None, token_types=None, positions=None, adapter_ids=None, targets=None,
-                 target_source=None, decoder_start=0):
+                 target_source=None, decoder_start=0, prompt_index=None, mask_positions=None):
         self.struct = new_struct(_abi.Batch, "peft_batch_init_sized")
         lengths = [len(s) for s in sequences]
         self._arrays = []
@@ -43,6 +46,10 @@ class Batch:
             self._put("token_type_ids", self._flat(token_types, lengths, "token_types"))
         if positions is not None:
             self._put("position_ids", self._flat(positions, lengths, "positions"))
+        if prompt_index is not None:
+            self._put("prompt_index", self._flat(prompt_index, lengths, "prompt_index"))
+        if mask_positions is not None:
+            self._put("mask_positions", self._each(mask_positions, lengths, "mask_positions"))
         if sequence_labels is not None:
             self._put("sequence_labels", self._each(sequence_labels, lengths, "sequence_labels"))
         if adapter_ids is not None:
