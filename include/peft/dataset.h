@@ -29,7 +29,8 @@ enum {
     PEFT_DATA_MASKED_LM = 11,        /**< text as PEFT_DATA_TEXT or _TEXT_ROWS; tokens are hidden and learnt, others in every epoch */
     PEFT_DATA_IMAGES = 12,           /**< pictures with a class, for vision models: a folder of class folders, a table of paths and labels (csv, jsonl), IDX (MNIST) or CIFAR files */
     PEFT_DATA_CHOICES = 13,          /**< {"input", "choices": [texts], "answer"}: a question with answers to choose among; or rows with a class and `verbalizers` (docs/tasks.md) */
-    PEFT_DATA_QUESTION_ANS = 14      /**< {"question", "context", "answers": {"text": [...], "answer_start": [...]}}, the answer a piece of the context; SQuAD's files; in CSV "answer" and "answer_start" (characters, or where the answer is found first) */
+    PEFT_DATA_QUESTION_ANS = 14,     /**< {"question", "context", "answers": {"text": [...], "answer_start": [...]}}, the answer a piece of the context; SQuAD's files; in CSV "answer" and "answer_start" (characters, or where the answer is found first) */
+    PEFT_DATA_PAIRS = 15             /**< texts that belong together, for embeddings: {"anchor", "positive"} and "negative" or "negatives"; or {"sentence1", "sentence2", "score"} */
 };
 
 enum { PEFT_EOS_AUTO = 0, PEFT_EOS_NEVER = 1, PEFT_EOS_ALWAYS = 2 };

@@ -44,7 +44,8 @@ typedef struct peft_session_options {
     float label_smoothing;  /**< default 0 */
     uint32_t inference;     /**< 1: no gradients ever, less memory; default 0 */
     const float *class_weights; /**< [num_labels] for classification, NULL = all 1; copied */
-    uint32_t reserved[4];
+    float similarity_scale; /**< feature extraction: what cosines are multiplied with in the loss of pairs; default 20 */
+    uint32_t reserved[3];
 } peft_session_options;
 
 PEFT_API void peft_session_options_init_sized(peft_session_options *options, uint32_t size);
@@ -118,6 +119,14 @@ PEFT_API void peft_session_cancel(peft_session *session);
 enum { PEFT_LOGITS_ALL = 0, PEFT_LOGITS_LAST = 1 };
 PEFT_API PEFT_NODISCARD peft_status peft_session_logits(peft_session *session, const peft_batch *batch, int32_t which, float *out_logits, int64_t capacity,
                                                         int64_t *out_rows, int64_t *out_cols);
+
+/** Embeddings of texts: for every sequence of the batch one row [sequences, hidden_size], from the last hidden states of a model that was loaded for
+ *  PEFT_TASK_FEATURE_EXTRACTION: their mean over the text's tokens, or the first or last token's. */
+enum { PEFT_POOL_MEAN = 0, PEFT_POOL_FIRST = 1, PEFT_POOL_LAST = 2 };
+/** `normalize` 1: each row has length 1, so that products are cosines. Writes to `out_embeddings`, which has room for `capacity` floats; `out_rows` and
+ *  `out_cols` may be NULL. PEFT_E_UNSUPPORTED for other tasks, PEFT_E_LIMIT for too little room. */
+PEFT_API PEFT_NODISCARD peft_status peft_session_embed(peft_session *session, const peft_batch *batch, int32_t pooling, int32_t normalize,
+                                                       float *out_embeddings, int64_t capacity, int64_t *out_rows, int64_t *out_cols);
 
 /** How likely a language model finds each text: for every sequence of the batch (decoder sequence of an encoder-decoder model) the sum of -log p over the
  *  tokens that have a label, in `out_nll`, and how many those are, in `out_tokens` (either may be NULL; room for `capacity` sequences). Ranking the answers

@@ -490,7 +490,7 @@ void peft__choices_put_batch(peft_dataset *d, int32_t first, int32_t count, peft
     } else {
         batch->rows = n.rows;
         batch->sequences = n.answers;
-        batch->labels = store->pairs ? NULL : d->rows_labels;
+        batch->labels = store->pairs || store->embeds ? NULL : d->rows_labels;
         if (store->typed) batch->token_type_ids = d->rows_types;
         if (all) {
             d->answer_offsets[count] = (int32_t)n.answers;

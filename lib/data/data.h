@@ -10,6 +10,7 @@
  *   labels.c   names of classes
  *   labelled.c rows with a class, several, or numbers; rows of words with tags
  *   spans.c    questions about a text, and squad.c their files
+ *   pairs.c    texts that belong together
  *   conll.c    columns of words and tags -> rows
  *   choices.c  questions with answers to choose among
  *   masked.c   text for masked language models, and which tokens an epoch hides
@@ -90,6 +91,9 @@ typedef struct peft__store {
      * from first_part[e] to that of the next. `apart`: the first part is the question and the others are answers (an
      * encoder-decoder model's); else every part is question and answer. */
     bool apart;
+    bool embeds;   /* the parts are texts that belong together */
+    float *scores; /* [example_count] with embeds: how alike the first two are; NaN = not known */
+    bool scored;   /* some are known */
     bool pairs; /* question and answer are a pair of texts, for an encoder that gives each a score */
     int32_t *parts;
     int64_t *first_part; /* [example_capacity] */
@@ -201,6 +205,7 @@ typedef struct peft__records {
 
     /* labelled rows */
     peft__labels *labels;
+    float score;       /* of a pair of texts; NaN = none */
     bool pairs;        /* as in peft__store */
     peft__arena *kept; /* of the data set: what outlives the row */
     const char *text_name, *pair_name, *label_name; /* fields, once the first row was seen; pair_name may be NULL */
@@ -288,6 +293,12 @@ peft_status peft__squad_open(peft_context *ctx, const peft__content *content, pe
 void peft__squad_close(peft__squad *squad);
 peft_status peft__squad_next(peft__squad *squad, peft__json **out_row);
 
+/* ---- pairs.c ------------------------------------------------------------------------------------------- */
+
+peft_status peft__pairs_read(peft__records *records, const peft__json *row);
+/* What peft__choices_put_batch() leaves open: numbers in place of right answers. */
+void peft__pairs_put_scores(peft_dataset *dataset, int32_t first, peft_batch *batch);
+
 /* ---- encode.c ------------------------------------------------------------------------------------------ */
 
 enum { PEFT__SKIP_NONE = 0, PEFT__SKIP_EMPTY, PEFT__SKIP_UNTRAINED, PEFT__SKIP_CUT, PEFT__SKIP_BAD, PEFT__SKIP_COUNT };
@@ -334,6 +345,8 @@ peft_status peft__encode_masked(peft__encoder *encoder, const char *text, size_t
                                 peft__store *store);
 /* spans.c: a question about a text becomes as many windows as the text takes. */
 peft_status peft__encode_spans(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
+/* pairs.c: texts that belong together. */
+peft_status peft__encode_pairs(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
 /* answer.c: question and answer, for an encoder and a decoder. */
 peft_status peft__encode_answer(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
 /* choices.c: a question and its answers. */

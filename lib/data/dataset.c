@@ -22,8 +22,8 @@ void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t siz
 
 static peft_status check_options(peft_context *ctx, const peft_dataset_options *o, int64_t max_length,
                                  int64_t positions) {
-    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_QUESTION_ANS)
-        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_QUESTION_ANS,
+    if (o->format < PEFT_DATA_AUTO || o->format > PEFT_DATA_PAIRS)
+        return peft__fail(ctx, PEFT_E_ARG, "peft_dataset_options.format is 0 to %d, found %d", PEFT_DATA_PAIRS,
                           o->format);
     if (max_length < 2 || max_length > INT32_MAX)
         return peft__fail(ctx, PEFT_E_ARG, "max_length is at least 2 (one token to read and one to learn), found %lld",
@@ -98,6 +98,8 @@ static int32_t format_for(const peft__data_base *base) {
         return PEFT_DATA_QUESTION_ANS;
     case PEFT_TASK_MULTIPLE_CHOICE:
         return PEFT_DATA_CHOICES;
+    case PEFT_TASK_FEATURE_EXTRACTION:
+        return PEFT_DATA_PAIRS;
     case PEFT_TASK_MASKED_LM:
         return PEFT_DATA_MASKED_LM;
     case PEFT_TASK_IMAGE_CLS:
@@ -128,7 +130,8 @@ static bool serves(int32_t format, int32_t task) {
     case PEFT_TASK_MASKED_LM:
         return format == PEFT_DATA_MASKED_LM || format == PEFT_DATA_CLASSIFICATION; /* cloze methods read classes */
     case PEFT_TASK_FEATURE_EXTRACTION:
-        return format == PEFT_DATA_CLASSIFICATION || format == PEFT_DATA_REGRESSION || format == PEFT_DATA_MULTI_LABEL;
+        return format == PEFT_DATA_CLASSIFICATION || format == PEFT_DATA_REGRESSION ||
+               format == PEFT_DATA_MULTI_LABEL || format == PEFT_DATA_PAIRS;
     case PEFT_TASK_IMAGE_CLS:
         return format == PEFT_DATA_IMAGES;
     default:
@@ -140,6 +143,9 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
     peft_context *ctx = dataset->ctx;
     peft_dataset_options *own = &dataset->options;
     if (own->format == PEFT_DATA_AUTO) own->format = format_for(base);
+    /* Texts alone get embeddings. */
+    if (own->format == PEFT_DATA_PAIRS && base->task == PEFT_TASK_FEATURE_EXTRACTION && own->unlabelled != 0)
+        own->format = PEFT_DATA_CLASSIFICATION;
     if (!serves(own->format, base->task))
         return peft__fail(
             ctx, PEFT_E_UNSUPPORTED,
@@ -147,9 +153,13 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
             peft__data_format_name(own->format), base->task);
     dataset->store.learns = own->format == PEFT_DATA_IMAGES ? PEFT__LEARNS_CLASS : peft__learns_of(own->format);
     dataset->store.apart = base->task == PEFT_TASK_SEQ_2_SEQ_LM;
+    dataset->store.embeds = own->format == PEFT_DATA_PAIRS;
+    if (base->task == PEFT_TASK_MULTIPLE_CHOICE || dataset->store.embeds)
+        own->right_only = 0; /* these learn from the others too */
     dataset->store.pairs = base->task == PEFT_TASK_MULTIPLE_CHOICE;
     if (dataset->store.apart && own->format != PEFT_DATA_CHOICES) dataset->store.learns = PEFT__LEARNS_ANSWER;
-    dataset->store.typed = base->types > 1 && (peft__is_labelled(own->format) || own->format == PEFT_DATA_QUESTION_ANS || dataset->store.pairs);
+    dataset->store.typed = base->types > 1 && (peft__is_labelled(own->format) || own->format == PEFT_DATA_QUESTION_ANS ||
+                                                    dataset->store.pairs || dataset->store.embeds);
     dataset->store.worded = own->format == PEFT_DATA_TOKEN_CLS;
     dataset->store.keeps_rows = own->unlabelled != 0 && own->format != PEFT_DATA_IMAGES;
     if (own->format == PEFT_DATA_MASKED_LM) {
@@ -319,6 +329,7 @@ static peft_status reserve_batch(peft_dataset *dataset) {
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_offsets, sequences + 1));
         if (store->learns == PEFT__LEARNS_SPAN)
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_spans, 2 * (sequences + 1)));
+        if (store->embeds) PEFT_TRY(grow_targets(dataset->ctx, &dataset->batch_targets, sequences));
         if (store->learns == PEFT__LEARNS_TARGETS)
             PEFT_TRY(grow_targets(dataset->ctx, &dataset->batch_targets, sequences * store->target_cols));
         dataset->offsets_capacity = sequences + 1;
@@ -755,6 +766,7 @@ peft_status peft_dataset_next(peft_dataset *dataset, peft_batch *out_batch) {
     const int32_t first = dataset->order.first[dataset->batch], end = dataset->order.first[dataset->batch + 1];
     if (dataset->store.learns == PEFT__LEARNS_CHOICE) {
         peft__choices_put_batch(dataset, first, end - first, out_batch);
+        if (dataset->store.embeds) peft__pairs_put_scores(dataset, first, out_batch);
         dataset->batch++;
         return PEFT_OK;
     }

@@ -62,7 +62,8 @@ static peft_status grow_examples(peft_evaluation *e, int64_t capacity) {
         PEFT_TRY(grow(ctx, &e->labels, capacity, sizeof *e->labels));
         PEFT_TRY(grow(ctx, &e->given, capacity, sizeof *e->given));
     }
-    if (e->asks == PEFT__ASKS_CLASS || e->asks == PEFT__ASKS_CLASSES || e->asks == PEFT__ASKS_VALUES)
+    if (e->asks == PEFT__ASKS_CLASS || e->asks == PEFT__ASKS_CLASSES || e->asks == PEFT__ASKS_VALUES ||
+        e->asks == PEFT__ASKS_EMBEDDING)
         PEFT_TRY(grow(ctx, &e->outputs, capacity, (size_t)e->classes * sizeof *e->outputs));
     if (e->asks == PEFT__ASKS_CLASSES || e->asks == PEFT__ASKS_VALUES)
         PEFT_TRY(grow(ctx, &e->targets, capacity, (size_t)e->classes * sizeof *e->targets));
@@ -223,6 +224,8 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
                           const peft_batch *batch, const int32_t *examples) {
     const peft__value *logits = NULL;
     double loss = 0.0, count = 0.0;
+    if (e->asks == PEFT__ASKS_EMBEDDING) return peft__evaluation_embed(e, session, dataset, batch, examples);
+    if (dataset->store.embeds) return peft__evaluation_compare(e, session, dataset, batch, examples);
     if (e->asks == PEFT__ASKS_CHOICE && dataset->store.pairs)
         return peft__evaluation_pick(e, session, dataset, batch, examples);
     if (e->asks == PEFT__ASKS_CHOICE) return peft__evaluation_rank(e, session, dataset, batch, examples);
@@ -265,6 +268,10 @@ static peft_status choose(peft_evaluation *e, const peft_dataset *dataset) {
     const peft__store *store = &dataset->store;
     e->labelled = dataset->options.unlabelled == 0;
     e->classes = dataset->labels.count;
+    if (dataset->task == PEFT_TASK_FEATURE_EXTRACTION && !e->labelled) {
+        e->asks = PEFT__ASKS_EMBEDDING;
+        return PEFT_OK;
+    }
     switch (store->learns) {
     case PEFT__LEARNS_CLASS:
         e->asks = PEFT__ASKS_CLASS;
@@ -277,7 +284,9 @@ static peft_status choose(peft_evaluation *e, const peft_dataset *dataset) {
         e->asks = PEFT__ASKS_TAGS;
         break;
     case PEFT__LEARNS_CHOICE:
-        e->asks = PEFT__ASKS_CHOICE;
+        e->asks = store->scored ? PEFT__ASKS_VALUES : PEFT__ASKS_CHOICE;
+        if (store->scored) e->classes = 1;
+        if (store->embeds) return PEFT_OK;
         if (e->classes == 0) return PEFT_OK;
         break;
     case PEFT__LEARNS_SPAN:

@@ -18,6 +18,7 @@ typedef enum {
     PEFT__ASKS_TAGS,
     PEFT__ASKS_WORDS, /* for hidden tokens */
     PEFT__ASKS_SPANS, /* answers to questions about a text */
+    PEFT__ASKS_EMBEDDING,
     PEFT__ASKS_CHOICE /* which of its answers; `classes` is 0 where rows bring answers of their own */
 } peft__asks;
 
@@ -82,6 +83,12 @@ peft_status peft__evaluation_rank(peft_evaluation *e, peft_session *session, con
 
 peft_status peft__evaluation_pick(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
                                   const peft_batch *batch, const int32_t *examples);
+
+/* evaluate_pairs.c: a batch of texts that belong together; a batch of texts of which embeddings are wanted. */
+peft_status peft__evaluation_compare(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
+                                     const peft_batch *batch, const int32_t *examples);
+peft_status peft__evaluation_embed(peft_evaluation *e, peft_session *session, const peft_dataset *dataset,
+                                   const peft_batch *batch, const int32_t *examples);
 
 /* evaluate_spans.c: the next question, which example number `index` is a window of; one window of it; and, at the end,
  * how right the answers are. */

@@ -137,6 +137,14 @@ static bool put_tags(const peft_evaluation *e, int64_t index, json_t *row) {
     return good;
 }
 
+static bool put_embedding(const peft_evaluation *e, int64_t index, json_t *row) {
+    json_t *list = json_array();
+    bool good = put(row, "embedding", list);
+    for (uint32_t c = 0; good && c < e->classes; c++)
+        good = json_array_append_new(list, number(e->outputs[index * (int64_t)e->classes + c])) == 0;
+    return good;
+}
+
 static bool put_ready(const peft_evaluation *e, int64_t index, json_t *row) {
     peft__json *answer = NULL;
     const char *text = e->answers[index];
@@ -152,6 +160,8 @@ static bool put_prediction(const peft_evaluation *e, int64_t index, json_t *row)
         return put_tags(e, index, row);
     case PEFT__ASKS_WORDS:
         return put_ready(e, index, row);
+    case PEFT__ASKS_EMBEDDING:
+        return put_embedding(e, index, row);
     case PEFT__ASKS_SPANS:
         return peft__evaluation_put_span(e, index, row);
     case PEFT__ASKS_CHOICE:

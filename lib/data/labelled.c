@@ -27,6 +27,7 @@ peft__learns peft__learns_of(int32_t format) {
     case PEFT_DATA_MASKED_LM:
         return PEFT__LEARNS_HIDDEN;
     case PEFT_DATA_CHOICES:
+    case PEFT_DATA_PAIRS:
         return PEFT__LEARNS_CHOICE;
     default:
         return PEFT__LEARNS_NEXT;

@@ -12,7 +12,8 @@ const char *peft__data_format_name(int32_t format) {
     static const char *const NAMES[] = {"auto",       "text",        "text_rows", "prompt_completion",
                                         "alpaca",     "sharegpt",    "messages",  "classification",
                                         "regression", "multi_label", "token_cls", "masked_lm",
-                                        "images",     "choices", "question_ans"};
+                                        "images",     "choices", "question_ans",
+                                        "pairs"};
     return format >= 0 && format < (int32_t)PEFT_COUNT(NAMES) ? NAMES[format] : "?";
 }
 
@@ -363,6 +364,8 @@ peft_status peft__records_read(peft__records *records, const peft__json *row) {
         return peft__choices_read(records, row);
     case PEFT_DATA_QUESTION_ANS:
         return peft__spans_read(records, row);
+    case PEFT_DATA_PAIRS:
+        return peft__pairs_read(records, row);
     case PEFT_DATA_PROMPT_COMPLETION:
         return read_prompt_completion(records, row);
     case PEFT_DATA_ALPACA:

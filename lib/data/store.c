@@ -13,6 +13,7 @@ void peft__store_free(peft__store *store) {
     peft__free(store->mem, store->types);
     peft__free(store->mem, store->words);
     peft__free(store->mem, store->spans);
+    peft__free(store->mem, store->scores);
     peft__free(store->mem, store->begins);
     peft__free(store->mem, store->ends);
     peft__free(store->mem, store->passages);
@@ -52,6 +53,12 @@ static peft_status reserve_wholes(peft_context *ctx, peft__store *store, int64_t
         int64_t *first = peft__realloc(store->mem, store->first_part, bytes);
         if (first == NULL) return peft__fail_nomem(ctx, bytes, "the answers of a data set");
         store->first_part = first;
+    }
+    if (store->embeds) {
+        bytes = (size_t)capacity * sizeof *store->scores;
+        float *scores = peft__realloc(store->mem, store->scores, bytes);
+        if (scores == NULL) return peft__fail_nomem(ctx, bytes, "the scores of a data set");
+        store->scores = scores;
     }
     if (store->learns == PEFT__LEARNS_SPAN) {
         bytes = (size_t)capacity * 2 * sizeof *store->spans;
@@ -161,6 +168,7 @@ int64_t peft__store_learnt(const peft__store *store, const peft__example *exampl
     int64_t learnt = 0;
     const int64_t index = example - store->examples;
     if (store->learns == PEFT__LEARNS_CLASS) return store->classes[index] != PEFT_IGNORE_LABEL;
+    if (store->embeds) return 1;
     if (store->learns == PEFT__LEARNS_CHOICE && store->pairs) return store->classes[index] != PEFT_IGNORE_LABEL;
     if (store->learns == PEFT__LEARNS_SPAN) return store->spans[2 * index] != PEFT_IGNORE_LABEL;
     if (store->learns == PEFT__LEARNS_TARGETS) return !isnan(store->targets[index * store->target_cols]);

@@ -183,6 +183,10 @@ peft__value *peft__op_span_loss(peft__graph *g, peft__value *logits);
 /* group_loss.c: which answer to each question is right: scores [sequences, 1], one softmax over the answers of each question (choice_offsets), against
  * sequence_labels. */
 peft__value *peft__op_group_loss(peft__graph *g, peft__value *scores, float label_smoothing);
+
+/* contrast_loss.c: embeddings [sequences, H] of texts that belong together, in groups (choice_offsets): in-batch negatives, or cosines against
+ * sequence_targets. */
+peft__value *peft__op_contrast_loss(peft__graph *g, peft__value *embeddings, float scale);
 /* regression.c: mean squared error, or binary cross entropy with logits, against the batch's sequence_targets [B, C]; count = B*C. */
 typedef enum { PEFT__LOSS_MSE, PEFT__LOSS_BCE } peft__target_loss;
 peft__value *peft__op_target_loss(peft__graph *g, peft__value *outputs, peft__target_loss kind);

@@ -110,6 +110,7 @@ struct peft__build {
     const peft__kv_cache *caches; /* one per layer, or NULL. Labels are then what each row itself predicts: the next token may come in a later batch */
     bool branches;                /* with caches: sequences go on from what these hold and leave nothing there */
     float label_smoothing;
+    float similarity_scale; /* of cosines in the loss of embeddings */
     const float *class_weights;
     peft__build_part part;
     const peft__kv_cache *cross_caches; /* one per decoder layer, for PEFT__PART_DECODER */

@@ -96,11 +96,62 @@ void peft__build_choices(peft__build *b, const char *module, peft__value *x) {
     if (b->purpose == PEFT__BUILD_LOSS) b->loss = peft__op_group_loss(b->graph, scores, b->label_smoothing);
 }
 
+/* The text's own rows: the last of each sequence, as many as the batch has; what a method put before them is no part
+ * of the text. */
+static void measure_texts(const peft__rows *rows, const peft__capacity *capacity, int64_t *out_rows,
+                          int64_t *out_sequences) {
+    (void)rows;
+    *out_rows = capacity->rows;
+    *out_sequences = capacity->sequences;
+}
+
+static peft_status bind_texts(peft__rows *rows, peft_context *ctx, const peft_batch *batch) {
+    const peft__rows *parent = rows->parent;
+    memcpy(rows->offsets, batch->offsets, (size_t)(batch->sequences + 1) * sizeof *rows->offsets);
+    for (int64_t s = 0; s < batch->sequences; s++) {
+        const int32_t count = batch->offsets[s + 1] - batch->offsets[s], first = parent->offsets[s + 1] - count;
+        if (first < parent->offsets[s])
+            return peft__fail(ctx, PEFT_E_INTERNAL, "text %lld has lost rows on its way", (long long)s);
+        for (int32_t i = 0; i < count; i++) {
+            const int32_t to = batch->offsets[s] + i;
+            rows->source[to] = first + i;
+            rows->positions[to] = parent->positions[first + i];
+            rows->ids[to] = parent->ids[first + i];
+            rows->types[to] = parent->types[first + i];
+            rows->labels[to] = PEFT_IGNORE_LABEL;
+        }
+    }
+    rows->count = batch->rows;
+    rows->sequences = batch->sequences;
+    return PEFT_OK;
+}
+
+static bool inserts_rows(const peft__build *b) {
+    for (uint32_t i = 0; i < b->adapter_count; i++)
+        if (b->adapters[i].hooks->input != NULL) return true;
+    return false;
+}
+
+/* Mean of the hidden states of each text, and what embeddings learn from texts that belong together. */
+static void embed(peft__build *b, peft__value *x) {
+    peft__graph *g = b->graph;
+    if (inserts_rows(b))
+        x = peft__op_select_rows(g, peft__rows_new(g, "texts", x->rows, NULL, measure_texts, bind_texts, true), x, NULL);
+    if (x == NULL) return;
+    x = peft__op_mean_rows(g, peft__rows_pick(g, x->rows, 0), x);
+    if (x == NULL) return;
+    put_logits(b, x);
+    b->loss = peft__op_contrast_loss(g, x, b->similarity_scale);
+}
+
 void peft__build_features(peft__build *b, peft__value *x) {
-    if (b->purpose == PEFT__BUILD_LOSS)
-        no_loss(b);
-    else
+    const peft__dims *d = peft__model_dims(b->model);
+    if (b->purpose != PEFT__BUILD_LOSS)
         put_logits(b, x);
+    else if (d->vocab_size > 0 && d->feature_size == 0)
+        embed(b, x);
+    else
+        no_loss(b);
 }
 
 /* ---- decoders -------------------------------------------------------------------------------------------- */

@@ -36,7 +36,7 @@ const peft__recipe_key peft__recipe_keys[] = {
     NUMBER("data.validation_fraction", "0", 0.0, 0.9, false),
     CHOICE("data.format", "auto",
            "auto|text|text_rows|prompt_completion|alpaca|sharegpt|messages|classification|regression|multi_label|token_cls|"
-           "masked_lm|images|choices|question_ans",
+           "masked_lm|images|choices|question_ans|pairs",
            false),
     TEXT("data.chat_template", NULL, false),
     INT("data.max_length", "0", 0.0, false),
@@ -82,6 +82,7 @@ const peft__recipe_key peft__recipe_keys[] = {
     INT("train.unfreeze_layers", "1", 1.0, false),
     NUMBER("train.label_smoothing", "0", 0.0, 0.99, false),
     WEIGHTS("train.class_weights"),
+    NUMBER("train.similarity_scale", "20", 1e-6, 1e6, false),
     INT("train.seed", "42", 0.0, false),
     NUMBER("train.loss_watchdog_threshold", "0", 0.0, ANY, true),
     INT("train.loss_watchdog_patience", "3", 1.0, true),

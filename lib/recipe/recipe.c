@@ -319,6 +319,7 @@ peft_status peft_recipe_session_options(const peft_recipe *recipe, peft_session_
     PEFT_TRY(take(recipe, &own, sizeof own, options, "peft_session_options"));
     own.seed = (uint64_t)whole(recipe, "train.seed");
     own.label_smoothing = (float)number(recipe, "train.label_smoothing");
+    own.similarity_scale = (float)number(recipe, "train.similarity_scale");
     own.loss = strcmp(text(recipe, "train.loss"), "tfew") == 0 ? PEFT_LOSS_TFEW : PEFT_LOSS_TASK;
     give(options, &own, sizeof own);
     return PEFT_OK;

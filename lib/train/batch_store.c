@@ -140,6 +140,18 @@ static peft_status check_right(peft_context *ctx, const peft_batch *b) {
     return PEFT_OK;
 }
 
+/* Texts that belong together: every group has two or more. */
+static peft_status check_groups(peft_context *ctx, const peft_batch *b) {
+    if (b->questions == 0)
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "embeddings learn from groups of texts: the batch needs choice_offsets, or use PEFT_LOSS_HOST");
+    for (int64_t q = 0; q < b->questions; q++)
+        if (b->choice_offsets[q + 1] - b->choice_offsets[q] < 2)
+            return peft__fail(ctx, PEFT_E_ARG, "group %lld has one text, needed are the one that belongs to it too",
+                              (long long)q);
+    return PEFT_OK;
+}
+
 peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft__batch_limits *limits) {
     if (b->flags != 0) return peft__fail(ctx, PEFT_E_ARG, "peft_batch.flags is 0, found %u", b->flags);
     PEFT_TRY(check_offsets(ctx, "offsets", b->offsets, b->sequences, b->rows, limits->positions));
@@ -154,7 +166,8 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
         return peft__fail(ctx, PEFT_E_ARG, "the model reads token ids and the batch has no input_ids");
     if (b->sequence_targets != NULL && (b->target_cols < 1 || b->target_cols > LARGEST_COLS))
         return peft__fail(ctx, PEFT_E_ARG, "target_cols is 1 to 2^24, found %lld", (long long)b->target_cols);
-    if (limits->labels > 0 && b->sequence_targets != NULL && b->target_cols != limits->labels)
+    const bool features = limits->task == PEFT_TASK_FEATURE_EXTRACTION; /* has no outputs of its own */
+    if (limits->labels > 0 && !features && b->sequence_targets != NULL && b->target_cols != limits->labels)
         return peft__fail(ctx, PEFT_E_ARG, "the model has %lld outputs a sequence, target_cols is %lld",
                           (long long)limits->labels, (long long)b->target_cols);
     PEFT_TRY(check_range(ctx, "input_ids", b->input_ids, b->rows, 0, limits->vocab, false, NULL));
@@ -188,6 +201,7 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     if (limits->need_labels && limits->targets && b->sequence_targets == NULL)
         return peft__fail(ctx, PEFT_E_ARG,
                           "the model's problem_type is regression or several labels: the batch needs sequence_targets");
+    if (features && limits->need_labels) return check_groups(ctx, b);
     if (limits->need_labels && counted == 0 && b->sequence_targets == NULL)
         return peft__fail(ctx, PEFT_E_ARG,
                           "the batch has no label: every label is missing or -100, so there is no loss");

@@ -124,6 +124,7 @@ peft_status peft__plan_build(peft_session *session, peft__plan_kind kind, const 
                          .cross_caches = session->decoding.cross,
                          .choice_loss = session->options.loss == PEFT_LOSS_TFEW,
                          .label_smoothing = session->options.label_smoothing,
+                         .similarity_scale = session->options.similarity_scale,
                          .class_weights = session->class_weights};
     peft_status status = peft__build_model(&build);
     const bool backward = kind == PEFT__PLAN_TRAIN && peft__session_trains(session);

@@ -81,8 +81,9 @@ peft_status peft__session_take_batch(peft_session *session, peft__batch_store *s
 
 void peft_session_options_init_sized(peft_session_options *options, uint32_t size) {
     if (options == NULL || size < sizeof options->struct_size) return;
+    const peft_session_options defaults = {.struct_size = size, .similarity_scale = 20.0f};
     memset(options, 0, size);
-    options->struct_size = size;
+    memcpy(options, &defaults, peft__min_size(size, sizeof defaults));
 }
 
 static peft_status check_options(peft_context *ctx, const peft_session_options *o) {
@@ -97,6 +98,8 @@ static peft_status check_options(peft_context *ctx, const peft_session_options *
     if (!(o->label_smoothing >= 0.0f && o->label_smoothing < 1.0f))
         return peft__fail(ctx, PEFT_E_ARG, "label_smoothing is 0 or more and below 1, found %g",
                           (double)o->label_smoothing);
+    if (!(o->similarity_scale > 0.0f && isfinite(o->similarity_scale)))
+        return peft__fail(ctx, PEFT_E_ARG, "similarity_scale is above 0, found %g", (double)o->similarity_scale);
     if (o->loss == PEFT_LOSS_TFEW && o->label_smoothing != 0.0f)
         return peft__fail(ctx, PEFT_E_ARG, "the losses of T-Few have no label_smoothing, found %g",
                           (double)o->label_smoothing);

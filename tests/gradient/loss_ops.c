@@ -149,6 +149,62 @@ static void check_group(const gc_style *style, float smoothing, bool some_missin
     gc_end(&c, group_reference, &smoothing);
 }
 
+enum { WIDTH = 6 };
+
+static double cosine_of(const double *u, const double *v) {
+    double uv = 0.0, uu = 0.0, vv = 0.0;
+    for (int c = 0; c < WIDTH; c++) {
+        uv += u[c] * v[c];
+        uu += u[c] * u[c];
+        vv += v[c] * v[c];
+    }
+    return uv / sqrt(uu * vv);
+}
+
+static void contrast_reference(gc *c, void *user) {
+    const double scale = (double)*(const float *)user;
+    const double *x = c->in[0].exact;
+    const int32_t *first = c->batch.choice_offsets;
+    double loss = 0.0, count = 0.0;
+    for (int64_t g = 0; g < c->batch.questions; g++) {
+        const double *anchor = x + (int64_t)first[g] * WIDTH, right = cosine_of(anchor, anchor + WIDTH);
+        if (c->batch.sequence_targets != NULL) {
+            const double target = (double)c->batch.sequence_targets[first[g]];
+            if (isnan(target)) continue;
+            loss += (right - target) * (right - target);
+        } else {
+            double sum = 0.0;
+            for (int64_t k = 0; k < c->batch.questions; k++)
+                for (int32_t s = first[k] + 1; s < first[k + 1]; s++) sum += exp(scale * cosine_of(anchor, x + (int64_t)s * WIDTH));
+            loss += log(sum) - scale * right;
+        }
+        count += 1.0;
+    }
+    c->out[0].want[0] = loss;
+    c->out[0].want[1] = count;
+}
+
+static void check_contrast(const gc_style *style, float scale, bool scored) {
+    gc c;
+    gc_begin(&c, scored ? "scored pairs" : "texts that belong together", style, lengths, NULL);
+    const int64_t sequences = c.batch.sequences;
+    int32_t *first = gc_alloc(&c, 3 * sizeof *first);
+    first[0] = 0;
+    first[1] = 2;
+    first[2] = (int32_t)sequences;
+    c.batch.questions = 2;
+    c.batch.choice_offsets = first;
+    if (scored) {
+        float *targets = gc_alloc(&c, (size_t)sequences * sizeof *targets);
+        for (int64_t s = 0; s < sequences; s++) targets[s] = s == 0 ? 0.3f : s == 2 ? -0.5f : NAN;
+        c.batch.sequence_targets = targets;
+        c.batch.target_cols = 1;
+    }
+    peft__value *x = gc_input_in(&c, peft__rows_pick(c.graph, c.stream, 0), sequences, WIDTH, 2.0f);
+    gc_loss(&c, peft__op_contrast_loss(c.graph, x, scale));
+    gc_end(&c, contrast_reference, &scale);
+}
+
 int main(void) {
     gc_style style;
     for (uint32_t s = 0; gc_next_style(&s, &style);) {
@@ -164,6 +220,8 @@ int main(void) {
         check_span(&style, true);
         check_group(&style, 0.0f, false);
         check_group(&style, 0.1f, true);
+        check_contrast(&style, 5.0f, false);
+        check_contrast(&style, 20.0f, true);
     }
     return gc_summary();
 }

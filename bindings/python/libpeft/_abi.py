@@ -98,7 +98,8 @@ class Schedule(Struct):
 class SessionOptions(Struct):
     _fields_ = [("struct_size", u32), ("loss", i32), ("max_rows", i64), ("max_sequences", i64), ("max_labels", i64),
                 ("max_decoder_rows", i64), ("max_decoder_sequences", i64), ("seed", u64), ("label_smoothing", f32), ("inference", u32),
-                ("class_weights", P(f32)), ("reserved", u32 * 4)]
+                ("class_weights", P(f32)),
+                ("similarity_scale", f32), ("reserved", u32 * 3)]
 
 
 class MemoryInfo(Struct):
@@ -281,6 +282,7 @@ PROTOTYPES = {
     "peft_session_begin": (status, [handle, P(Batch), i32, f32]),
     "peft_session_advance": (status, [handle, u64, P(Progress)]),
     "peft_session_cancel": (None, [handle]),
+    "peft_session_embed": (status, [handle, P(Batch), i32, i32, P(f32), i64, P(i64), P(i64)]),
     "peft_session_logits": (status, [handle, P(Batch), i32, P(f32), i64, P(i64), P(i64)]),
     "peft_session_output": (status, [handle, P(P(f32)), P(i64), P(i64)]),
     "peft_session_output_grad": (status, [handle, P(P(f32))]),

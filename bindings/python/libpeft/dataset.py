@@ -10,7 +10,7 @@ from ._base import Handle, as_float_pointer, as_int_pointer, call, decode, int_a
 from ._lib import lib
 
 FORMATS = ("auto", "text", "text_rows", "prompt_completion", "alpaca", "sharegpt", "messages", "classification", "regression", "multi_label",
-           "token_cls", "masked_lm", "images", "choices", "question_ans")
+           "token_cls", "masked_lm", "images", "choices", "question_ans", "pairs")
 
 
 class Batch:

@@ -103,6 +103,16 @@ class Session(Handle):
              ctypes.byref(rows), ctypes.byref(cols))
         return out[: rows.value * cols.value].reshape(rows.value, cols.value).copy()
 
+    def embed(self, batch, pooling="mean", normalize=True):
+        """[sequences, hidden_size] float32: embeddings of texts, by a model of the task FEATURE_EXTRACTION. pooling: "mean", "first" or "last"."""
+        rows, cols = ctypes.c_int64(), ctypes.c_int64()
+        info = new_struct(_abi.ModelInfo)
+        call(self._context, "peft_model_get_info", self._parents[1].handle, ctypes.byref(info))
+        out = numpy.empty(max(1, batch.struct.sequences * info.hidden_size), numpy.float32)
+        call(self._context, "peft_session_embed", self.handle, ctypes.byref(batch.struct), ("mean", "first", "last").index(pooling), int(normalize),
+             as_float_pointer(out), out.size, ctypes.byref(rows), ctypes.byref(cols))
+        return out[: rows.value * cols.value].reshape(rows.value, cols.value).copy()
+
     def score(self, batch):
         """(sum of -log p, number of tokens) of the labels of every sequence; of every decoder sequence for encoder-decoder models. The likeliest of several
         answers is that with the smallest quotient."""
