@@ -71,6 +71,10 @@ class Context:
         lib.peft_context_memory(self.handle, ctypes.byref(now), ctypes.byref(peak), ctypes.byref(count))
         return {"bytes": now.value, "peak": peak.value, "allocations": count.value}
 
+    def reset_peak(self):
+        """From now on memory["peak"] is that of what comes."""
+        lib.peft_context_reset_peak(self.handle)
+
     @property
     def build_info(self):
         return decode(lib.peft_context_build_info(self.handle))

@@ -46,6 +46,11 @@ class Session(Handle):
         call(self._context, "peft_session_set_adapters", self.handle, array, len(adapters))
         self._parents = self._parents[:2] + tuple(adapters)
 
+    @property
+    def flops(self):
+        """Floating-point operations of the matrix products done so far: the difference of two readings is the cost of what came between."""
+        return lib.peft_session_flops(self.handle)
+
     def zero_grad(self):
         call(self._context, "peft_session_zero_grad", self.handle)
 

@@ -188,6 +188,14 @@ static void test_limit(void) {
     peft_context_memory(ctx, &bytes, &peak, &count);
     CHECK(bytes > 0 && bytes <= 100000 && peak >= bytes && count >= 2);
     peft_context_memory(ctx, NULL, NULL, NULL);
+    void *large = peft__alloc(ctx->mem, 20000);
+    peft__free(ctx->mem, large);
+    peft_context_memory(ctx, &bytes, &peak, NULL);
+    CHECK(large != NULL && peak >= bytes + 20000);
+    peft_context_reset_peak(ctx);
+    peft_context_memory(ctx, &bytes, &peak, NULL);
+    CHECK(peak == bytes);
+    peft_context_reset_peak(NULL);
     peft_context_destroy(ctx);
     peft_context_memory(NULL, &bytes, NULL, NULL);
     CHECK(bytes == 0);
