@@ -234,3 +234,26 @@ def test_encoder_decoder_models_choose_and_write(context):
     assert session.logits(batch).shape == (10, 48)
     plain = peft.Session(context, model)
     assert plain.generate([40, 11, 19], num_beams=3, max_new_tokens=10).tolist() == [41, 17, 41, 25]
+
+
+def test_unfreezing_and_rates_by_layer(context, model):
+    plan = peft.Unfreezing(2, first_layers=1)
+    assert [plan(step) for step in range(5)] == [1, 1, 2, 2, 3]
+    adapter = peft.Adapter(context, model, {"peft_type": "LORA", "r": 4, "target_modules": ["q_proj"]}, seed=1)
+    optimizer = peft.Optimizer(context, adapter, lr=1e-2, layer_lr_decay=0.5)
+    names, session, batch = list(adapter.tensors()), peft.Session(context, model, adapter), peft.Batch(SEQUENCES)
+    low, high = (next(i for i, name in enumerate(names) if f"layers.{layer}." in name) for layer in (0, 1))
+    assert (optimizer.lr_scale(low), optimizer.lr_scale(high)) == (0.25, 0.5)
+    optimizer.set_lr_scale(low, 2.0)
+    assert optimizer.lr_scale(low) == 2.0
+    before = adapter.tensors()
+    for step in range(2):
+        adapter.top_layers = plan(step)
+        session.forward_backward(batch)
+        optimizer.step(session)
+    after = adapter.tensors()
+    assert adapter.top_layers == 1
+    for name in names:
+        assert numpy.array_equal(before[name], after[name]) == ("layers.0." in name)
+    with pytest.raises(peft.PeftError):
+        adapter.top_layers = 0
