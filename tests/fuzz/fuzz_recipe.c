@@ -24,6 +24,15 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
         if (peft_recipe_adapter_config(recipe) == NULL || strlen(peft_recipe_explain(recipe)) == 0 || dataset.seed != 3)
             abort();
         (void)peft_schedule_lr(&schedule, 7);
+        /* Entries were checked when the recipe was opened. */
+        for (uint32_t i = 0; i < peft_recipe_compare_count(recipe); i++) {
+            peft_compare_entry entry = {.struct_size = sizeof entry};
+            peft_recipe *made = NULL;
+            if (peft_recipe_compare_entry(recipe, i, &entry) < 0 || entry.name == NULL ||
+                peft_recipe_compare_open(recipe, i, overrides, 1, &made) < 0)
+                abort();
+            peft_recipe_destroy(made);
+        }
     }
     peft_recipe_destroy(recipe);
     fuzz_end(ctx);
