@@ -87,8 +87,12 @@ static bool measure(run *r, peft_adapter *adapter, const char *name, peft_datase
     return good;
 }
 
-/* A model whose output layer is new says nothing without an adapter. */
-static bool knows_task(const run *r) {
+/* A model whose output layer is new says nothing without an adapter, nor does one whose classes are the adapter's. */
+static bool knows_task(const run *r, const peft_dataset *data) {
+    peft_model_info model = {.struct_size = sizeof model};
+    if (peft_model_get_info(r->model, &model) >= 0 && model.task == PEFT_TASK_MASKED_LM &&
+        peft_dataset_label_count(data) > 0)
+        return false;
     for (uint32_t i = 0; i < peft_model_module_count(r->model); i++) {
         peft_module_info info = {.struct_size = sizeof info};
         if (peft_model_module(r->model, i, &info) >= 0 && info.is_new) return false;
@@ -112,7 +116,7 @@ int command_eval(cli *c, args *a) {
         const char *from = folder != NULL ? folder : r.output;
         char *config = path_join(from, "adapter_config.json");
         const bool adapted = !base_only && (folder != NULL || (config != NULL && file_exists(config)));
-        bool good = (adapted && !knows_task(&r)) || measure(&r, NULL, "the model alone", data);
+        bool good = (adapted && !knows_task(&r, data)) || measure(&r, NULL, "the model alone", data);
         if (good && adapted) {
             good = peft_adapter_load(c->context, r.model, from, &r.adapter) >= 0 || cli_fail(c, NULL);
             good = good && measure(&r, r.adapter, from, data);

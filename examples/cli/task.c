@@ -106,11 +106,13 @@ bool run_open_model(run *r) {
     bool good = load(r, &options);
     const bool open = options.label_name_count == 0 && options.num_labels == 0;
     peft_model_info info = {.struct_size = sizeof info};
-    if (good && open && peft_model_get_info(r->model, &info) >= 0 && has_new_head(r->model)) {
+    if (good && open && peft_model_get_info(r->model, &info) >= 0) {
         const int32_t form = form_of(r, info.task, options.problem_type);
+        const bool cloze = info.task == PEFT_TASK_MASKED_LM && form == PEFT_DATA_CLASSIFICATION;
+        const bool head = has_new_head(r->model) && (info.task == PEFT_TASK_SEQ_CLS || info.task == PEFT_TASK_TOKEN_CLS);
         const bool classes =
             form == PEFT_DATA_CLASSIFICATION || form == PEFT_DATA_MULTI_LABEL || form == PEFT_DATA_TOKEN_CLS;
-        if (classes && (info.task == PEFT_TASK_SEQ_CLS || info.task == PEFT_TASK_TOKEN_CLS) &&
+        if (classes && (head || cloze) &&
             peft_recipe_data_path(r->recipe, PEFT_PART_TRAIN) != NULL)
             good = load_for_data(r, &options, form);
     }

@@ -71,6 +71,8 @@ typedef struct peft_dataset_options {
                                          order of the classes (label_names, else as docs/tasks.md says). Copied */
     uint32_t verbalizer_count;
     uint32_t right_only;        /**< PEFT_DATA_CHOICES: 1: batches have the right answers only, as examples of what to say; default 0 */
+    const char *layout;         /**< PEFT_DATA_CLASSIFICATION for WARP: how a text becomes an input, the adapter's "template" as JSON text: ["cls", 0, "s1", 1, "mask",
+                                     "sep"]; batches then have prompt_index and mask_positions; NULL = the tokenizer's own (default) */
 } peft_dataset_options;
 
 PEFT_API void peft_dataset_options_init_sized(peft_dataset_options *options, uint32_t size);

@@ -10,6 +10,7 @@
  *   labels.c   names of classes
  *   labelled.c rows with a class, several, or numbers; rows of words with tags
  *   spans.c    questions about a text, and squad.c their files
+ *   layout.c   texts among the rows of WARP's prompt
  *   pairs.c    texts that belong together
  *   conll.c    columns of words and tags -> rows
  *   choices.c  questions with answers to choose among
@@ -63,6 +64,8 @@ typedef struct peft__passage {
     uint32_t answer_count;
 } peft__passage;
 
+typedef struct peft__layout peft__layout; /* layout.c */
+
 typedef struct peft__store {
     peft__mem *mem;
     peft__learns learns;
@@ -77,6 +80,9 @@ typedef struct peft__store {
     peft__example *examples; /* [example_count] */
     int32_t *classes;        /* [example_count] with PEFT__LEARNS_CLASS and _CHOICE; PEFT_IGNORE_LABEL = none */
     float *targets;          /* [example_count * target_cols] with PEFT__LEARNS_TARGETS; NaN = none */
+    const peft__layout *layout; /* of WARP, or NULL; set before anything is put */
+    int32_t *prompts;        /* [count] with a layout: row of the prompt in a token's place, -1 = none */
+    int32_t *masks;          /* [example_count] likewise: which token is [MASK] */
     int32_t *spans;          /* [example_count, 2] with PEFT__LEARNS_SPAN; PEFT_IGNORE_LABEL = not known */
     uint32_t *begins, *ends; /* [count] likewise: bytes of the context that a token covers; 0, 0 for other tokens */
     const peft__passage **passages; /* [example_count] likewise; windows of a question share one */
@@ -299,6 +305,12 @@ peft_status peft__pairs_read(peft__records *records, const peft__json *row);
 /* What peft__choices_put_batch() leaves open: numbers in place of right answers. */
 void peft__pairs_put_scores(peft_dataset *dataset, int32_t first, peft_batch *batch);
 
+/* ---- layout.c ------------------------------------------------------------------------------------------ */
+
+/* From the JSON text of a template; lives in the arena. */
+peft_status peft__layout_make(peft_context *ctx, const peft_tokenizer *tokenizer, const char *text, peft__arena *arena,
+                              const peft__layout **out_layout);
+
 /* ---- encode.c ------------------------------------------------------------------------------------------ */
 
 enum { PEFT__SKIP_NONE = 0, PEFT__SKIP_EMPTY, PEFT__SKIP_UNTRAINED, PEFT__SKIP_CUT, PEFT__SKIP_BAD, PEFT__SKIP_COUNT };
@@ -345,6 +357,8 @@ peft_status peft__encode_masked(peft__encoder *encoder, const char *text, size_t
                                 peft__store *store);
 /* spans.c: a question about a text becomes as many windows as the text takes. */
 peft_status peft__encode_spans(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
+/* layout.c: a row with a class, laid out as store->layout says. */
+peft_status peft__encode_layout(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
 /* pairs.c: texts that belong together. */
 peft_status peft__encode_pairs(peft__encoder *encoder, const peft__records *record, uint64_t line, peft__store *store);
 /* answer.c: question and answer, for an encoder and a decoder. */
@@ -413,6 +427,8 @@ struct peft_dataset {
     int32_t *offsets;                             /* [offsets_capacity] */
     int32_t *batch_classes;                       /* [offsets_capacity] */
     float *batch_targets;                         /* [offsets_capacity * target_cols] */
+    int32_t *batch_prompts;                       /* [rows_capacity] with a layout */
+    int32_t *batch_masks;                         /* [offsets_capacity] likewise */
     int32_t *batch_spans;                         /* [2, offsets_capacity] first rows, then last ones */
     int32_t *answer_ids, *answer_labels;          /* [rows_capacity] with PEFT__LEARNS_ANSWER */
     int32_t *answer_offsets;                      /* [offsets_capacity] likewise */

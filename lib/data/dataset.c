@@ -178,7 +178,11 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
     /* Classes of a cloze task or of the host's own loss are not outputs of the model. */
     const bool head = base->task == PEFT_TASK_SEQ_CLS || base->task == PEFT_TASK_TOKEN_CLS ||
                       base->task == PEFT_TASK_IMAGE_CLS || base->task == PEFT_TASK_AUTO;
-    return peft__labels_begin(ctx, &dataset->labels, own, head ? base->config : NULL, head ? base->outputs : 0);
+    /* But where the host named them for the model, that is their order. */
+    const char *name = json_string_value(json_object_get(json_object_get(base->config, "id2label"), "0"));
+    const bool cloze = base->task == PEFT_TASK_MASKED_LM && name != NULL && strcmp(name, "LABEL_0") != 0;
+    return peft__labels_begin(ctx, &dataset->labels, own, head || cloze ? base->config : NULL,
+                              head || cloze ? base->outputs : 0);
 }
 
 static peft_status set_up(peft_dataset *dataset, const peft__data_base *base, const peft_dataset_options *options) {
@@ -203,8 +207,16 @@ static peft_status set_up(peft_dataset *dataset, const peft__data_base *base, co
     PEFT_TRY(keep_text(dataset, &own->text_pair_key));
     PEFT_TRY(keep_text(dataset, &own->input_template));
     PEFT_TRY(keep_text(dataset, &own->choices_key));
+    PEFT_TRY(keep_text(dataset, &own->layout));
     PEFT_TRY(keep_verbalizers(dataset));
     PEFT_TRY(set_up_format(dataset, base));
+    if (own->layout != NULL) {
+        if (own->format != PEFT_DATA_CLASSIFICATION)
+            return peft__fail(ctx, PEFT_E_UNSUPPORTED, "WARP's layout is for rows of the form classification, found %s",
+                              peft__data_format_name(own->format));
+        if (base->tokenizer != NULL) /* else only classes are read */
+            PEFT_TRY(peft__layout_make(ctx, base->tokenizer, own->layout, &dataset->texts, &dataset->store.layout));
+    }
     own->label_names = NULL; /* copied into the labels */
     own->label_name_count = 0;
     if (base->tokenizer != NULL) dataset->tokenizer = peft__tokenizer_ref((peft_tokenizer *)base->tokenizer);
@@ -247,6 +259,8 @@ void peft_dataset_destroy(peft_dataset *dataset) {
     peft__free(ctx->mem, dataset->batch_classes);
     peft__free(ctx->mem, dataset->batch_targets);
     peft__free(ctx->mem, dataset->batch_spans);
+    peft__free(ctx->mem, dataset->batch_prompts);
+    peft__free(ctx->mem, dataset->batch_masks);
     peft__free(ctx->mem, dataset->answer_ids);
     peft__free(ctx->mem, dataset->answer_labels);
     peft__free(ctx->mem, dataset->answer_offsets);
@@ -314,6 +328,7 @@ static peft_status reserve_batch(peft_dataset *dataset) {
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_ids, rows));
         PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_labels, rows));
         if (store->typed) PEFT_TRY(grow_rows(dataset->ctx, &dataset->rows_types, rows));
+        if (store->layout != NULL) PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_prompts, rows));
         if (store->learns == PEFT__LEARNS_ANSWER || (store->learns == PEFT__LEARNS_CHOICE && store->apart)) {
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_ids, rows));
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_labels, rows));
@@ -327,6 +342,7 @@ static peft_status reserve_batch(peft_dataset *dataset) {
         if (choices) PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_source, sequences + 1));
         if (store->learns == PEFT__LEARNS_ANSWER || choices)
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->answer_offsets, sequences + 1));
+        if (store->layout != NULL) PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_masks, sequences));
         if (store->learns == PEFT__LEARNS_SPAN)
             PEFT_TRY(grow_rows(dataset->ctx, &dataset->batch_spans, 2 * (sequences + 1)));
         if (store->embeds) PEFT_TRY(grow_targets(dataset->ctx, &dataset->batch_targets, sequences));
@@ -680,6 +696,8 @@ static void put_example(peft_dataset *dataset, int32_t index, int64_t at) {
     memcpy(dataset->rows_labels + at, dataset->store.labels + example->first, bytes);
     for (int32_t i = 0; i < example->context; i++) dataset->rows_labels[at + i] = PEFT_IGNORE_LABEL;
     if (dataset->store.typed) memcpy(dataset->rows_types + at, dataset->store.types + example->first, bytes);
+    if (dataset->store.layout != NULL)
+        memcpy(dataset->batch_prompts + at, dataset->store.prompts + example->first, bytes);
     if (dataset->store.learns == PEFT__LEARNS_HIDDEN && dataset->options.unlabelled == 0)
         peft__mask_example(&dataset->masking, dataset->options.seed, dataset->epoch, (uint64_t)index,
                            dataset->rows_ids + at, dataset->rows_labels + at, example->length);
@@ -705,8 +723,13 @@ static void put_wholes(peft_dataset *dataset, int32_t first, int64_t sequences, 
         return;
     }
     const int64_t cols = store->target_cols;
+    if (store->layout != NULL) {
+        batch->prompt_index = dataset->batch_prompts;
+        batch->mask_positions = dataset->batch_masks;
+    }
     for (int64_t i = 0; i < sequences; i++) {
         const int64_t index = dataset->order.order[first + i];
+        if (store->layout != NULL) dataset->batch_masks[i] = store->masks[index];
         if (store->learns == PEFT__LEARNS_CLASS)
             dataset->batch_classes[i] = store->classes[index];
         else

@@ -93,6 +93,7 @@ peft_status peft__encode_record(peft__encoder *encoder, const peft__records *rec
                                 peft__store *store) {
     if (store->embeds) return peft__encode_pairs(encoder, record, line, store);
     if (store->learns == PEFT__LEARNS_CHOICE) return peft__encode_choices(encoder, record, line, store);
+    if (store->layout != NULL) return peft__encode_layout(encoder, record, line, store);
     if (peft__is_labelled(record->format)) return peft__encode_labelled(encoder, record, line, store);
     if (store->learns == PEFT__LEARNS_SPAN) return peft__encode_spans(encoder, record, line, store);
     if (store->learns == PEFT__LEARNS_ANSWER) return peft__encode_answer(encoder, record, line, store);

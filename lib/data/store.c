@@ -13,6 +13,8 @@ void peft__store_free(peft__store *store) {
     peft__free(store->mem, store->types);
     peft__free(store->mem, store->words);
     peft__free(store->mem, store->spans);
+    peft__free(store->mem, store->prompts);
+    peft__free(store->mem, store->masks);
     peft__free(store->mem, store->scores);
     peft__free(store->mem, store->begins);
     peft__free(store->mem, store->ends);
@@ -53,6 +55,12 @@ static peft_status reserve_wholes(peft_context *ctx, peft__store *store, int64_t
         int64_t *first = peft__realloc(store->mem, store->first_part, bytes);
         if (first == NULL) return peft__fail_nomem(ctx, bytes, "the answers of a data set");
         store->first_part = first;
+    }
+    if (store->layout != NULL) {
+        bytes = (size_t)capacity * sizeof *store->masks;
+        int32_t *masks = peft__realloc(store->mem, store->masks, bytes);
+        if (masks == NULL) return peft__fail_nomem(ctx, bytes, "the masks of a data set");
+        store->masks = masks;
     }
     if (store->embeds) {
         bytes = (size_t)capacity * sizeof *store->scores;
@@ -104,6 +112,11 @@ peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t t
             uint32_t *ends = peft__realloc(store->mem, store->ends, bytes);
             if (ends != NULL) store->ends = ends;
             if (begins == NULL || ends == NULL) return peft__fail_nomem(ctx, bytes, "the places of a data set's tokens");
+        }
+        if (store->layout != NULL) {
+            int32_t *prompts = peft__realloc(store->mem, store->prompts, bytes);
+            if (prompts == NULL) return peft__fail_nomem(ctx, bytes, "the prompts of a data set");
+            store->prompts = prompts;
         }
         if (store->worded) {
             int32_t *words = peft__realloc(store->mem, store->words, bytes);

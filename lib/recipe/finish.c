@@ -310,6 +310,13 @@ static peft_status make_adapter(peft_recipe *recipe) {
     }
     peft__buffer text;
     peft__buffer_init(&text, recipe->ctx->mem);
+    const json_t *layout = strcmp(type, "WARP") == 0 ? json_object_get(config, "template") : NULL;
+    if (json_is_array(layout)) { /* texts are laid out as the adapter wants them */
+        const peft_status dumped = peft__json_dump(recipe->ctx, layout, 0, false, &text);
+        recipe->layout = dumped >= 0 ? peft__arena_strndup(&recipe->arena, text.data, text.length) : NULL;
+        good = good && recipe->layout != NULL;
+        peft__buffer_clear(&text);
+    }
     peft_status status =
         good ? peft__json_dump(recipe->ctx, config, 2, true, &text) : peft__fail_nomem(recipe->ctx, 64, "a recipe");
     if (status >= 0) {

@@ -223,6 +223,7 @@ peft_status peft_recipe_dataset_options(const peft_recipe *recipe, int32_t part,
     own.drop_last = validation ? 0 : flag(recipe, "data.drop_last");
     own.label_names = recipe->label_names;
     own.label_name_count = recipe->label_name_count;
+    own.layout = recipe->layout;
     own.input_template = text(recipe, "data.input_template");
     own.choices_key = text(recipe, "data.choices_key");
     own.verbalizers = recipe->verbalizers;

@@ -90,6 +90,7 @@ struct peft_recipe {
     size_t item_count;
     const char **item_places; /* in the arena; where each was written */
     size_t item_place_count;
+    const char *layout;       /* of WARP's inputs, as JSON in the arena; NULL = none */
     const char **label_names; /* in the arena */
     uint32_t label_name_count;
     const char **verbalizers; /* likewise */

@@ -13,6 +13,7 @@ enum { PROBE = 16 };
 typedef struct probe {
     float *features; /* [rows, feature_size] for models that read no tokens */
     int32_t ids[PROBE], offsets[2], mask[1];
+    int32_t prompt[PROBE]; /* for prompts inside a template: their first row stands in the second token's place */
     peft_batch batch;
 } probe;
 
@@ -29,11 +30,13 @@ static peft_status make_probe(const peft_session *session, probe *p) {
     const int64_t rows = positions > 0 && positions < PROBE && dims->feature_size == 0 ? positions : PROBE;
     for (int64_t i = 0; i < rows; i++)
         p->ids[i] = (int32_t)((i * 7919 + 13) % peft__max_i64(dims->vocab_size, 1));
+    for (int64_t i = 0; i < rows; i++) p->prompt[i] = i == 1 ? 0 : -1;
     p->offsets[1] = (int32_t)rows;
     p->batch = (peft_batch){.struct_size = sizeof p->batch,
                             .rows = rows,
                             .sequences = 1,
                             .offsets = p->offsets,
+                            .prompt_index = p->prompt,
                             .mask_positions = p->mask};
     if (dims->feature_size > 0) {
         const size_t count = (size_t)rows * (size_t)dims->feature_size;

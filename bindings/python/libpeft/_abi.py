@@ -124,7 +124,7 @@ class DatasetOptions(Struct):
                 ("completion_key", text), ("drop_last", u32), ("reserved", u32 * 7), ("label_key", text), ("text_pair_key", text),
                 ("label_names", P(text)), ("label_name_count", u32), ("unlabelled", u32), ("truncation", i32), ("mask_probability", f32),
                 ("image_flip", f32), ("image_crop", u32), ("input_template", text), ("choices_key", text), ("verbalizers", P(text)),
-                ("verbalizer_count", u32), ("right_only", u32)]
+                ("verbalizer_count", u32), ("right_only", u32), ("layout", text)]
 
 
 class EvaluateOptions(Struct):
