@@ -71,7 +71,7 @@ if [ $mode != quick ]; then
     if build clang clang -Dwerror=true -Doptimization=1; then suite clang --suite unit --suite gradient --suite conformance; else failed=$((failed + 1)); fi
     export ASAN_OPTIONS=detect_leaks=1:allocator_may_return_null=1 UBSAN_OPTIONS=print_stacktrace=1:halt_on_error=1
     if build asan gcc -Db_sanitize=address,undefined -Doptimization=1 -Ddebug=true -Db_lundef=false -Dsanitize_suite=true; then
-        if [ $mode = slow ]; then suite asan --no-suite examples; else suite asan --suite fuzz --suite conformance; fi
+        if [ $mode = slow ]; then suite asan --no-suite examples; else suite asan --no-suite examples --no-suite gradient; fi
     else failed=$((failed + 1)); fi
     export TSAN_OPTIONS=halt_on_error=1
     if build tsan gcc -Db_sanitize=thread -Doptimization=1 -Ddebug=true -Db_lundef=false -Dsanitize_suite=true; then suite tsan --suite threads; else failed=$((failed + 1)); fi
