@@ -273,16 +273,24 @@ static bool same_model(const run *a, const run *b) {
     return run_int(a, "model.num_labels") == run_int(b, "model.num_labels");
 }
 
-/* The recipe of an entry and a seed, and the model: the common one where the entry wants no other. */
-static bool open_entry(comparison *c, uint32_t index, int64_t seed, run *r) {
-    char text[64];
-    snprintf(text, sizeof text, "train.seed=%lld", (long long)seed);
-    const char *overrides[] = {text};
+static bool open_recipe(comparison *c, uint32_t index, const char *override, run *r) {
+    if (peft_recipe_compare_open(c->r->recipe, index, &override, override != NULL ? 1 : 0, &r->recipe) >= 0)
+        return true;
+    free(r->c->failure);
+    r->c->failure = text_copy(peft_context_error(c->r->reader));
+    return false;
+}
+
+/* The recipe of an entry and its seed number `turn`, and the model: the common one where the entry wants no other. */
+static bool open_entry(comparison *c, uint32_t index, int64_t turn, run *r) {
     *r = (run){.c = c->r->c, .reader = c->r->reader};
-    if (peft_recipe_compare_open(c->r->recipe, index, overrides, 1, &r->recipe) < 0) {
-        free(r->c->failure);
-        r->c->failure = text_copy(peft_context_error(c->r->reader));
-        return false;
+    if (!open_recipe(c, index, NULL, r)) return false;
+    if (turn > 0) {
+        char text[64];
+        snprintf(text, sizeof text, "train.seed=%lld", (long long)(run_int(r, "train.seed") + turn));
+        peft_recipe_destroy(r->recipe);
+        r->recipe = NULL;
+        if (!open_recipe(c, index, text, r)) return false;
     }
     if (c->r->model != NULL && same_model(r, c->r)) {
         r->model = c->r->model;
@@ -299,8 +307,8 @@ static bool run_seeds(comparison *c, uint32_t index, const peft_compare_entry *e
     for (int64_t i = 0; i < seeds; i++) {
         run r;
         quality q = {.value = NAN};
-        const int64_t seed = run_int(c->r, "train.seed") + i;
-        bool good = open_entry(c, index, seed, &r);
+        bool good = open_entry(c, index, i, &r);
+        const int64_t seed = good ? run_int(&r, "train.seed") : 0;
         if (good && prompts)
             good = compare_prompts(c, &r, index, entry, out);
         else if (good)
