@@ -3,7 +3,7 @@
     python make.py        (pillow, numpy, safetensors, torch, transformers)
 
 <name> are files; expected.safetensors has "<name>" [H, W, 3] U8 as Image.open(...).convert("RGB") gives it, "resize.<filter>.<w>x<h>" of
-photo.png, and "process.<case>" [C, H, W] F32 for the configurations in processors.json.
+photo.png, and "process.<case>" and "process.<case>.tall" [C, H, W] F32, of photo and tall, for the configurations in processors.json.
 """
 import json
 import os
@@ -35,6 +35,8 @@ Image.fromarray(smooth[..., 0]).save(at("grey.jpg"))
 Image.fromarray(smooth).convert("CMYK").save(at("cmyk.jpg"), quality=95)
 Image.fromarray(photo).save(at("photo.ppm"))
 Image.fromarray(photo[..., 0]).save(at("grey.pgm"))
+tall = np.ascontiguousarray(np.tile(photo, (2, 1, 1))[:40, 9:26])
+Image.fromarray(tall).save(at("tall.ppm"))
 with open(at("text.ppm"), "w") as f:
     f.write("P3 # as text\n3 2\n# largest\n 15\n" + " ".join(str(v) for v in rng.integers(0, 16, 18)) + "\n")
 
@@ -51,12 +53,16 @@ cases = {
     "edge": (DeiTImageProcessorPil, dict(size={"shortest_edge": 14}, crop_size={"height": 12, "width": 12}, resample=2,
                                          image_mean=[0.1, 0.2, 0.3], image_std=[0.4, 0.5, 0.6])),
     "pad": (DeiTImageProcessorPil, dict(do_resize=False, crop_size={"height": 40, "width": 33}, do_normalize=False)),
+    "up": (DeiTImageProcessorPil, dict(size={"shortest_edge": 33}, crop_size={"height": 12, "width": 44}, resample=3, do_rescale=False)),
+    "imagenet": (ViTImageProcessorPil, dict(size={"height": 24, "width": 16}, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225])),
+    "nearest": (DeiTImageProcessorPil, dict(size={"height": 18, "width": 15}, crop_size={"height": 13, "width": 8}, resample=0, do_normalize=False)),
     "bytes": (ViTImageProcessorPil, dict(size={"height": 7, "width": 9}, do_rescale=False, do_normalize=False, resample=3)),
 }
 configs = {}
 for name, (cls, options) in cases.items():
     processor = cls(**options)
     out["process." + name] = processor(Image.fromarray(photo), return_tensors="pt")["pixel_values"][0].float()
+    out["process." + name + ".tall"] = processor(Image.fromarray(tall), return_tensors="pt")["pixel_values"][0].float()
     configs[name] = json.loads(processor.to_json_string())
 with open(at("processors.json"), "w") as f:
     json.dump(configs, f, indent=1, sort_keys=True)

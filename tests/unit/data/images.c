@@ -93,51 +93,58 @@ static void test_resize(void) {
     peft__image_free(ctx, &photo);
 }
 
+/* What a configuration makes of a picture, whole and by chance. */
+static void test_processor(const peft_image_processor *processor, const char *picture, const char *expected_name) {
+    static float out[4096 * 4], again[4096 * 4];
+    size_t size;
+    uint8_t *data = slurp(picture, &size);
+    int64_t height = 0, width = 0;
+    CHECK_STATUS(ctx, peft_image_process(processor, "p", data, size, NULL, out, 5, &height, &width), PEFT_E_LIMIT);
+    CHECK_OK(ctx, peft_image_process(processor, "p", data, size, NULL, out, PEFT_COUNT(out), &height, &width));
+    const peft__tensor *want = peft__tensors_find(expected, expected_name);
+    CHECK(want != NULL && want->shape[1] == height && want->shape[2] == width);
+    double worst = 0;
+    float *values = malloc((size_t)peft__tensor_elements(want) * sizeof *values);
+    CHECK_OK(ctx, peft__tensor_read_f32(ctx, want, values));
+    for (int64_t i = 0; i < 3 * height * width; i++) worst = fmax(worst, fabs((double)out[i] - (double)values[i]));
+    if (!CHECK(worst <= 2e-5)) fprintf(stderr, "    %s: %g\n", expected_name, worst);
+    free(values);
+
+    peft_image_augment augment;
+    peft_image_augment_init(&augment);
+    augment.flip = 1.0f; /* certain: exchanges left and right of what came before */
+    CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, again, PEFT_COUNT(again), &height, &width));
+    CHECK(again[0] == out[width - 1] && again[width - 1] == out[0]);
+    augment.random_resized_crop = 1;
+    augment.seed = 5;
+    augment.flip = 0.5f;
+    CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, again, PEFT_COUNT(again), &height, &width));
+    CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width));
+    CHECK(memcmp(out, again, (size_t)(3 * height * width) * sizeof *out) == 0);
+    augment.seed = 6;
+    CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width));
+    CHECK(memcmp(out, again, (size_t)(3 * height * width) * sizeof *out) != 0);
+    augment.max_scale = 1.5f;
+    CHECK_STATUS(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width), PEFT_E_ARG);
+    free(data);
+}
+
 static void test_processors(const peft_model *model) {
     char path[PATH], name[64];
-    size_t size;
-    uint8_t *data = slurp("photo.ppm", &size);
     json_t *cases = json_load_file(at(path, "processors.json"), 0, NULL), *config;
     const char *key;
-    static float out[4096 * 4], again[4096 * 4];
     json_object_foreach(cases, key, config) {
         char *text = json_dumps(config, 0);
         peft_image_processor *processor = NULL;
-        int64_t height = 0, width = 0;
         CHECK_OK(ctx, peft_image_processor_create(ctx, model, text, &processor));
         free(text);
-        CHECK_STATUS(ctx, peft_image_process(processor, "p", data, size, NULL, out, 5, &height, &width), PEFT_E_LIMIT);
-        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, NULL, out, PEFT_COUNT(out), &height, &width));
         (void)snprintf(name, sizeof name, "process.%s", key);
-        const peft__tensor *want = peft__tensors_find(expected, name);
-        CHECK(want != NULL && want->shape[1] == height && want->shape[2] == width);
-        double worst = 0;
-        float *values = malloc((size_t)peft__tensor_elements(want) * sizeof *values);
-        CHECK_OK(ctx, peft__tensor_read_f32(ctx, want, values));
-        for (int64_t i = 0; i < 3 * height * width; i++) worst = fmax(worst, fabs((double)out[i] - (double)values[i]));
-        if (!CHECK(worst <= 2e-5)) fprintf(stderr, "    %s: %g\n", key, worst);
-        free(values);
-
-        peft_image_augment augment;
-        peft_image_augment_init(&augment);
-        augment.flip = 1.0f; /* certain: exchanges left and right of what came before */
-        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, again, PEFT_COUNT(again), &height, &width));
-        CHECK(again[0] == out[width - 1] && again[width - 1] == out[0]);
-        augment.random_resized_crop = 1;
-        augment.seed = 5;
-        augment.flip = 0.5f;
-        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, again, PEFT_COUNT(again), &height, &width));
-        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width));
-        CHECK(memcmp(out, again, (size_t)(3 * height * width) * sizeof *out) == 0);
-        augment.seed = 6;
-        CHECK_OK(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width));
-        CHECK(memcmp(out, again, (size_t)(3 * height * width) * sizeof *out) != 0);
-        augment.max_scale = 1.5f;
-        CHECK_STATUS(ctx, peft_image_process(processor, "p", data, size, &augment, out, PEFT_COUNT(out), &height, &width), PEFT_E_ARG);
+        test_processor(processor, "photo.ppm", name);
+        (void)snprintf(name, sizeof name, "process.%s.tall", key);
+        test_processor(processor, "tall.ppm", name);
         peft_image_processor_destroy(processor);
     }
     json_decref(cases);
-    free(data);
     static const char *const bad[] = {"[]", "{\"size\": 0}", "{\"size\": {\"height\": 3}}", "{\"image_std\": [1, 0, 1]}", "{\"resample\": 9}", "{\"do_resize\": 7}", "{"};
     for (size_t i = 0; i < PEFT_COUNT(bad); i++) {
         peft_image_processor *processor = NULL;
