@@ -361,7 +361,8 @@ static const peft__head heads[] = {
 
 static void build_head(peft__build *b, peft__value *hidden) {
     const vit_config *c = peft__model_arch_config(b->model);
-    if (c->mean || c->teacher) b->rows_picked = true; /* these read more than one row */
+    const bool classes = peft__model_task(b->model) == PEFT_TASK_IMAGE_CLS;
+    if (classes && (c->mean || c->teacher)) b->rows_picked = true; /* these read more than one row */
     peft__build_head(b, hidden, c);
 }
 

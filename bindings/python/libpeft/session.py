@@ -100,7 +100,7 @@ class Session(Handle):
         rows, cols = ctypes.c_int64(), ctypes.c_int64()
         info = new_struct(_abi.ModelInfo)
         call(self._context, "peft_model_get_info", self._parents[1].handle, ctypes.byref(info))
-        width = max(info.vocab_size, info.num_labels, 1)
+        width = max(info.vocab_size, info.num_labels, info.hidden_size, 1)
         struct = batch.struct
         height = max(struct.sequences, struct.decoder_sequences) if last else max(struct.rows, struct.decoder_rows) + 256 * struct.sequences
         out = numpy.empty(height * width, numpy.float32)
