@@ -54,6 +54,8 @@ const peft__recipe_key peft__recipe_keys[] = {
     TEXT("data.label_key", NULL, false),
     TEXT("data.text_pair_key", NULL, false),
     NAMES("data.label_names"),
+    NUMBER("data.image_flip", "0", 0.0, 1.0, false),
+    BOOL("data.image_crop", "false", false),
     TEXT("data.input_template", NULL, false),
     TEXT("data.choices_key", NULL, false),
     NAMES("data.verbalizers"),

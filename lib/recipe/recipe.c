@@ -224,6 +224,8 @@ peft_status peft_recipe_dataset_options(const peft_recipe *recipe, int32_t part,
     own.label_names = recipe->label_names;
     own.label_name_count = recipe->label_name_count;
     own.layout = recipe->layout;
+    own.image_flip = validation ? 0.0f : (float)number(recipe, "data.image_flip");
+    own.image_crop = validation ? 0 : flag(recipe, "data.image_crop");
     own.input_template = text(recipe, "data.input_template");
     own.choices_key = text(recipe, "data.choices_key");
     own.verbalizers = recipe->verbalizers;
