@@ -101,7 +101,7 @@ prompts:
   - name: plain
     template: "Review: {{text}}\\nSentiment:"
     shots: {shots}
-    seeds: [0]
+    seeds: {seeds}
 """
 TFEW = "adapter: {method: ia3, target_modules: [k, v, wo], feedforward_modules: [wo]}, train.loss: tfew, optimizer: adafactor, " \
        "adafactor_scale_parameter: true, lr: 3e-3"
@@ -114,10 +114,11 @@ def entries_of(options, k, prompts, first):
                   "- {name: LoRA, adapter: {method: lora, r: 8, target_modules: [q, v]}, lr: 3e-3}",
                   "- {name: prompt tuning, adapter: {method: prompt_tuning, num_virtual_tokens: 16}, lr: 0.1}"]
     else:
-        found = ["- base"] if first else []
+        found = ["- base"] if first and options.methods != "icl" else []
         found += [f"- {{name: ICL, icl: {prompts}, shots: {k}}}",
                   "- {name: LoRA, adapter: {method: lora, r: 8, target_modules: [q_proj, v_proj]}, lr: 2e-3}",
                   "- {name: prompt tuning, adapter: {method: prompt_tuning, num_virtual_tokens: 16, prompt_tuning_init: SAMPLE_VOCAB}, lr: 3e-2}"]
+        found = [line for line in found if options.methods == "all" or "name: ICL" in line]
     return "\n".join("  " + line for line in found)
 
 
@@ -149,6 +150,8 @@ def main():
     parser.add_argument("--shots", default="4,8,16,32,64")
     parser.add_argument("--steps", type=int, default=20)
     parser.add_argument("--batch", type=int, default=8)
+    parser.add_argument("--icl-seeds", type=int, default=3, help="choices of the shots; the figures are means over them")
+    parser.add_argument("--methods", choices=["all", "icl"], default="all")
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--keep", help="folder for CSV files and pages")
     options = parser.parse_args()
@@ -167,7 +170,7 @@ def main():
             k = write(train, rows, k)
             keep = pathlib.Path(options.keep) if options.keep else folder
             result = keep / f"few-shot-{k}.csv"
-            prompts.write_text(REVIEW_PROMPTS.format(train=train, test=test, shots=k))
+            prompts.write_text(REVIEW_PROMPTS.format(train=train, test=test, shots=k, seeds=list(range(options.icl_seeds))))
             text = (REPORTS if options.tiny else REVIEWS).format(model=options.model, train=train, test=test, steps=options.steps, batch=min(options.batch, k),
                                                                 threads=options.threads, entries=entries_of(options, k, prompts, index == 0))
             recipe.write_text(text)
