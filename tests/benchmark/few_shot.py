@@ -102,6 +102,11 @@ prompts:
     template: "Review: {{text}}\\nSentiment:"
     shots: {shots}
     seeds: {seeds}
+  - name: calibrated
+    template: "Review: {{text}}\\nSentiment:"
+    shots: {shots}
+    seeds: {seeds}
+    calibrate: contextual
 """
 TFEW = "adapter: {method: ia3, target_modules: [k, v, wo], feedforward_modules: [wo]}, train.loss: tfew, optimizer: adafactor, " \
        "adafactor_scale_parameter: true, lr: 3e-3"
@@ -115,10 +120,11 @@ def entries_of(options, k, prompts, first):
                   "- {name: prompt tuning, adapter: {method: prompt_tuning, num_virtual_tokens: 16}, lr: 0.1}"]
     else:
         found = ["- base"] if first and options.methods != "icl" else []
-        found += [f"- {{name: ICL, icl: {prompts}, shots: {k}}}",
+        found += [f"- {{name: ICL, icl: {prompts}, prompt: plain, shots: {k}}}",
+                  f"- {{name: 'ICL, calibrated', icl: {prompts}, prompt: calibrated, shots: {k}}}",
                   "- {name: LoRA, adapter: {method: lora, r: 8, target_modules: [q_proj, v_proj]}, lr: 2e-3}",
                   "- {name: prompt tuning, adapter: {method: prompt_tuning, num_virtual_tokens: 16, prompt_tuning_init: SAMPLE_VOCAB}, lr: 3e-2}"]
-        found = [line for line in found if options.methods == "all" or "name: ICL" in line]
+        found = [line for line in found if options.methods == "all" or "icl:" in line]
     return "\n".join("  " + line for line in found)
 
 
