@@ -227,6 +227,75 @@ check "compare interrupted: and written" test "$(wc -l <"$out/stopped.csv")" = 2
 check "compare interrupted: nothing is left" test -z "$(ls -A "$out/tmp")"
 unset TMPDIR
 
+# Labelled tasks: classes counted, the best by a measure kept, everything from the adapter's folder alone.
+tickets="model=tests/data/tasks/bert-tiny data.validation_fraction=0.25 data.max_length=48 train.batch_size=8 train.threads=1 eval.per_epoch=1"
+printf 'model: {path: tests/data/tasks/bert-tiny, task: seq_cls}\nadapter: {method: lora, r: 4, target_modules: [query, value]}\ndata: {train: tests/data/tasks/tickets.csv}\n' >"$out/tickets.yaml"
+# shellcheck disable=SC2086
+check "classes" run 0 train "$out/tickets.yaml" $tickets epochs=6 lr=1e-2 class_weights=balanced eval.metric=macro_f1 output.dir="$out/t"
+check "classes: balance before training" wrote "shipping"
+check "classes: a measure in every evaluation" test "$(grep -c 'held-out loss.*accuracy.*macro_f1' "$out/out")" = 6
+check "classes: says the outcome" wrote "held-out macro_f1"
+check "classes: names are saved" grep -q '"id2label": {"0": "account", "1": "billing", "2": "shipping"}' "$out/t/libpeft.json"
+check "eval of a folder" run 0 eval "$out/t"
+check "eval: measures with intervals" wrote "macro_precision"
+check "eval: confusion matrix" wrote "label by prediction"
+check "eval as JSON" run 0 eval "$out/t" --json
+check "eval: an object" python3 -c "import json, sys; e = json.load(open(sys.argv[1])); assert e['accuracy_low'] <= e['accuracy'] <= e['accuracy_high'] and e['confusion']['billing']" "$out/out"
+printf 'id,text\n1,"my parcel is late"\n2,\n3,refund my money\n' >"$out/new.csv"
+check "predict: a bad row is named" run 1 predict "$out/t" --input "$out/new.csv"
+check "predict: with file and line" said 'new.csv:3: "text" is empty'
+check "predict" run 0 predict "$out/t" --input "$out/new.csv" --on-bad-row skip --output "$out/new.jsonl"
+check "predict: rows with classes" python3 - "$out/new.jsonl" <<'PYTHON'
+import json, sys
+rows = [json.loads(line) for line in open(sys.argv[1])]
+assert [r["id"] for r in rows] == ["1", "3"] and [r["row"] for r in rows] == [0, 2], rows
+assert all(r["prediction"] in r["scores"] and abs(sum(r["scores"].values()) - 1) < 1e-3 for r in rows), rows
+PYTHON
+# shellcheck disable=SC2086
+check "tags" run 0 train "$out/tickets.yaml" $tickets task=token_cls data.train=tests/data/tasks/train.conll epochs=1 eval.metric=entity_f1 output.dir="$out/u"
+check "tags: predict" run 0 predict "$out/u" --input tests/data/tasks/test.conll
+check "tags: one a word" python3 -c "import json, sys; assert all(len(r['tokens']) == len(r['prediction']) for r in map(json.loads, open(sys.argv[1])))" "$out/out"
+# shellcheck disable=SC2086
+check "questions" run 0 train "$out/tickets.yaml" $tickets task=question_ans data.train=tests/data/tasks/answers.jsonl data.validation=tests/data/tasks/answers.jsonl epochs=1 eval.metric=answer_f1 output.dir="$out/v"
+check "questions: predict" run 0 predict "$out/v" --input tests/data/tasks/answers.jsonl
+check "questions: answers" wrote '"n_best"'
+# shellcheck disable=SC2086
+check "a measure of another task: 1" run 1 train "$out/tickets.yaml" $tickets eval.metric=pearson output.dir="$out/w"
+check "and says which there are" said "there are: accuracy, macro_f1"
+printf 'text,label\na b,x\nc d,y\n"never closed,x\n' >"$out/quote.csv"
+# shellcheck disable=SC2086
+check "a quote never closed: 1" run 1 train "$out/tickets.yaml" $tickets data.train="$out/quote.csv" output.dir="$out/w"
+check "with file and line" said "quote.csv:4"
+
+# Prompts that need no training.
+cat >"$out/prompts.yaml" <<'YAML'
+model: tests/data/models/gpt2
+data: {train: tests/data/prompts/train.csv, test: tests/data/prompts/test.csv}
+labels: [account, billing, shipping]
+template: "{text}:"
+prompts:
+  - {name: plain}
+  - {name: shots, shots: 1, seeds: [0, 1]}
+YAML
+check "rank" run 0 rank "$out/prompts.yaml" --csv "$out/prompts.csv" --predictions "$out/prompts.jsonl"
+check "rank: a table" wrote "prompt  shots  accuracy"
+check "rank: files" python3 - "$out/prompts.csv" "$out/prompts.jsonl" <<'PYTHON'
+import csv, json, sys
+runs = list(csv.DictReader(open(sys.argv[1])))
+assert len(runs) == 3 and {(r["prompt"], r["seed"]) for r in runs} == {("plain", "0"), ("shots", "0"), ("shots", "1")}, runs
+rows = [json.loads(line) for line in open(sys.argv[2])]
+assert len(rows) == 21 and all(max(r["scores"], key=r["scores"].get) == r["prediction"] for r in rows), rows
+PYTHON
+check "rank as JSON" run 0 rank "$out/prompts.yaml" --json --only shots "seeds=[0, 1, 2]" data.max_examples=3
+check "rank: an object" python3 -c "import json, sys; p = json.load(open(sys.argv[1]))['prompts']; assert len(p) == 1 and len(p[0]['runs']) == 3 and p[0]['runs'][2]['examples'] == 3" "$out/out"
+check "rank: what is read" run 0 rank "$out/prompts.yaml" --show 3
+check "rank: the text" wrote "where is my parcel, !:"
+check "rank: unknown key: 1" run 1 rank "$out/prompts.yaml" tempate=x
+check "rank: closest key" said 'did you mean "template"?'
+check "rank: unknown field: 1" run 1 rank "$out/prompts.yaml" "template={txt}"
+check "rank: line and closest field" said 'test.csv:2: '
+check "rank: no file: 2" run 2 rank
+
 # Mistakes: one sentence on standard error, nothing else, the right code.
 check "no command: 2" run 2
 check "unknown command: 2" run 2 trian
@@ -251,7 +320,7 @@ check "bad row: file and line" said "bad.jsonl:2"
 check "too long: 1" train 1 data.max_length=100000 output.dir="$out/h"
 check "output taken: 1" train 1 output.overwrite=false output.dir="$out/a"
 check "help: 0" run 0 --help
-for command in train eval generate inspect estimate merge preview recipe compare; do check "$command --help" run 0 $command --help; done
+for command in train eval predict generate inspect estimate merge preview rank recipe compare; do check "$command --help" run 0 $command --help; done
 check "version" run 0 --version
 
 echo "$passed passed, $failed failed"

@@ -27,10 +27,11 @@ from .evaluation import Evaluation, greater_is_better
 from .image import ImageBatch, ImageProcessor
 from .model import Model
 from .optimizer import Optimizer, Schedule, Unfreezing
+from .prompts import Prompts
 from .session import Session
 from .tokenizer import Tokenizer
 
 __version__ = _library.peft_version_string().decode()
-__all__ = ["Adapter", "Batch", "Context", "Dataset", "Evaluation", "ImageBatch", "ImageProcessor", "Model", "Optimizer", "Schedule", "Session", "Tokenizer", "Unfreezing", "greater_is_better", "metrics", "PeftError", "AbiError",
+__all__ = ["Adapter", "Batch", "Context", "Dataset", "Evaluation", "ImageBatch", "ImageProcessor", "Model", "Optimizer", "Prompts", "Schedule", "Session", "Tokenizer", "Unfreezing", "greater_is_better", "metrics", "PeftError", "AbiError",
            "ArgumentError", "CallbackError", "CancelledError", "FileError", "FormatError", "LimitError", "MismatchError", "NonFiniteError",
            "OutOfMemoryError", "StateError", "UnsupportedError"]

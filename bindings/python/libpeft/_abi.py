@@ -168,7 +168,26 @@ class ChatSpan(c.Structure):
 
 
 # C names of the structures above, for the layout test.
+class PromptInfo(Struct):
+    _fields_ = [("struct_size", u32), ("kind", i32), ("name", text), ("shots", u32), ("seed_count", u32), ("score", i32), ("calibrated", u32)]
+
+
+RowFn = c.CFUNCTYPE(i32, c.c_void_p, i64, i64)
+
+
+class PromptRunOptions(Struct):
+    _fields_ = [("struct_size", u32), ("no_cache", u32), ("level", f64), ("samples", u32), ("reserved", u32), ("on_row", RowFn), ("user", c.c_void_p)]
+
+
+class PromptScores(Struct):
+    _fields_ = [("struct_size", u32), ("classes", u32), ("count", i64), ("accuracy", f64), ("accuracy_low", f64), ("accuracy_high", f64),
+                ("macro_f1", f64), ("macro_f1_low", f64), ("macro_f1_high", f64), ("unread", i64), ("skipped", i64), ("seed", u64),
+                ("ms_per_example", f64), ("ms_common", f64), ("common_tokens", i64), ("tokens_per_example", f64), ("context_per_example", f64),
+                ("labels", P(i32)), ("predictions", P(i32)), ("scores", P(f64)), ("lines", P(u64)), ("texts", P(text))]
+
+
 STRUCTS = {
+    "peft_prompt_info": PromptInfo, "peft_prompt_run_options": PromptRunOptions, "peft_prompt_scores": PromptScores,
     "peft_combine_options": CombineOptions, "peft_difference": Difference,
     "peft_evaluate_options": EvaluateOptions, "peft_reader": Reader, "peft_context_options": ContextOptions, "peft_tensor_info": TensorInfo, "peft_model_options": ModelOptions,
     "peft_image_info": ImageInfo, "peft_image_augment": ImageAugment, "peft_model_info": ModelInfo, "peft_module_info": ModuleInfo,
@@ -208,6 +227,20 @@ PROTOTYPES = {
     "peft_metric_values": (status, [handle, P(f32), P(f32), i64, P(ValueMetrics)]),
     "peft_metric_entities": (status, [handle, P(i32), P(i32), P(i32), i64, P(text), u32, P(EntityMetrics)]),
     "peft_metric_answer": (status, [handle, text, P(text), u32, P(f64), P(f64)]),
+    "peft_metric_wilson": (status, [handle, i64, i64, f64, P(Interval)]),
+    "peft_prompts_open": (status, [handle, text, P(text), u32, P(handle)]),
+    "peft_prompts_open_memory": (status, [handle, c.c_void_p, u64, text, P(text), u32, P(handle)]),
+    "peft_prompts_destroy": (None, [handle]),
+    "peft_prompts_get_text": (status, [handle, text, P(text)]),
+    "peft_prompts_class_count": (u32, [handle]),
+    "peft_prompts_class_name": (text, [handle, u32]),
+    "peft_prompts_count": (u32, [handle]),
+    "peft_prompts_get_info": (status, [handle, u32, P(PromptInfo)]),
+    "peft_prompts_render": (status, [handle, handle, u32, u32, i64, P(c.c_void_p)]),
+    "peft_prompt_run_options_init_sized": (None, [P(PromptRunOptions), u32]),
+    "peft_prompts_run": (status, [handle, handle, u32, u32, P(PromptRunOptions), P(handle)]),
+    "peft_prompt_result_destroy": (None, [handle]),
+    "peft_prompt_result_get": (status, [handle, P(PromptScores)]),
     "peft_metric_bootstrap": (status, [handle, MeasureFn, c.c_void_p, i64, u32, f64, u64, P(Interval)]),
     "peft_dtype_name": (text, [i32]),
     "peft_model_options_init_sized": (None, [P(ModelOptions), u32]),

@@ -143,6 +143,7 @@ static void shots(void) {
     for (int i = 0; i < 6; i++) used |= 1 << six[i];
     CHECK(seen == 7 && used == 63); /* every class once; no row twice */
     prompt->balanced = false;
+    prompt->shots = 6;
     CHECK_OK(ctx, peft__prompt_choose(prompts, prompt, 7, six));
     used = 0;
     for (int i = 0; i < 6; i++) used |= 1 << six[i];
