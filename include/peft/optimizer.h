@@ -75,7 +75,8 @@ enum {
     PEFT_SCHEDULE_COSINE = 2,
     PEFT_SCHEDULE_POLYNOMIAL = 3,   /**< power 1 by default, end 1e-7, as transformers */
     PEFT_SCHEDULE_INVERSE_SQRT = 4,
-    PEFT_SCHEDULE_COSINE_RESTARTS = 5
+    PEFT_SCHEDULE_COSINE_RESTARTS = 5,
+    PEFT_SCHEDULE_COSINE_MIN_LR = 6 /**< cosine down to min_lr_rate * peak_lr instead of 0 */
 };
 
 typedef struct peft_schedule {
@@ -87,6 +88,7 @@ typedef struct peft_schedule {
     double end_lr;      /**< polynomial; default 1e-7 */
     double num_cycles;  /**< cosine: default 0.5; restarts: default 1 */
     uint64_t timescale; /**< inverse square root: 0 = warmup_steps, or 10000 without warm-up */
+    double min_lr_rate; /**< COSINE_MIN_LR: 0 to 1; default 0 */
 } peft_schedule;
 
 PEFT_API void peft_schedule_init_sized(peft_schedule *schedule, uint32_t size);

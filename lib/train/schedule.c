@@ -29,6 +29,11 @@ static double cosine(const peft_schedule *s, double step) {
     return larger(0.0, 0.5 * (1.0 + cos(PI * s->num_cycles * 2.0 * progress(s, step))));
 }
 
+static double cosine_min_lr(const peft_schedule *s, double step) {
+    const double factor = 0.5 * (1.0 + cos(PI * s->num_cycles * 2.0 * progress(s, step)));
+    return larger(0.0, factor * (1.0 - s->min_lr_rate) + s->min_lr_rate);
+}
+
 static double cosine_restarts(const peft_schedule *s, double step) {
     const double done = progress(s, step);
     if (done >= 1.0) return 0.0;
@@ -78,6 +83,8 @@ double peft_schedule_lr(const peft_schedule *schedule, uint64_t step) {
         return s.peak_lr * inverse_sqrt(&s, at);
     case PEFT_SCHEDULE_COSINE_RESTARTS:
         return s.peak_lr * cosine_restarts(&s, at);
+    case PEFT_SCHEDULE_COSINE_MIN_LR:
+        return s.peak_lr * cosine_min_lr(&s, at);
     default:
         return s.peak_lr;
     }

@@ -92,7 +92,7 @@ class StepStats(Struct):
 
 class Schedule(Struct):
     _fields_ = [("struct_size", u32), ("kind", i32), ("warmup_steps", u64), ("total_steps", u64), ("peak_lr", f64), ("power", f64),
-                ("end_lr", f64), ("num_cycles", f64), ("timescale", u64)]
+                ("end_lr", f64), ("num_cycles", f64), ("timescale", u64), ("min_lr_rate", f64)]
 
 
 class SessionOptions(Struct):

@@ -7,7 +7,7 @@ from ._base import Handle, call, new_struct
 from ._lib import lib
 
 KINDS = ("adamw", "sgd", "adafactor", "lion")
-SCHEDULES = ("constant", "linear", "cosine", "polynomial", "inverse_sqrt", "cosine_with_restarts")
+SCHEDULES = ("constant", "linear", "cosine", "polynomial", "inverse_sqrt", "cosine_with_restarts", "cosine_with_min_lr")
 
 
 class Optimizer(Handle):

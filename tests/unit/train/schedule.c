@@ -17,6 +17,8 @@ static void check_schedule(const json_t *file, const char *name, int32_t kind) {
     if (json_object_get(options, "lr_end") != NULL) s.end_lr = json_number_value(json_object_get(options, "lr_end"));
     if (json_object_get(options, "num_cycles") != NULL)
         s.num_cycles = json_number_value(json_object_get(options, "num_cycles"));
+    if (json_object_get(options, "min_lr_rate") != NULL)
+        s.min_lr_rate = json_number_value(json_object_get(options, "min_lr_rate"));
     CHECK(json_array_size(lr) == 30);
     for (size_t i = 0; i < json_array_size(lr); i++) {
         const double want = json_number_value(json_array_get(lr, i));
@@ -32,6 +34,7 @@ int main(void) {
     check_schedule(file, "linear", PEFT_SCHEDULE_LINEAR);
     check_schedule(file, "cosine", PEFT_SCHEDULE_COSINE);
     check_schedule(file, "cosine_with_restarts", PEFT_SCHEDULE_COSINE_RESTARTS);
+    check_schedule(file, "cosine_with_min_lr", PEFT_SCHEDULE_COSINE_MIN_LR);
     check_schedule(file, "polynomial", PEFT_SCHEDULE_POLYNOMIAL);
     check_schedule(file, "constant", PEFT_SCHEDULE_CONSTANT);
     check_schedule(file, "constant_with_warmup", PEFT_SCHEDULE_CONSTANT);
