@@ -1,7 +1,7 @@
 /* conformance.c: `conformance DIR...` runs every case below each DIR against the numbers of PyTorch, transformers and PEFT.
  *
  * A folder with case.json is a case (case.c); a file NAME.expected.safetensors holds the logits of the models
- * NAME.TYPE.gguf beside it. One line a case with its worst errors, each as its tolerance is defined; what is not built is
+ * NAME.TYPE.gguf beside it; schedules.json and optimizers.json hold learning rates and trajectories (trajectories.c). One line a case with its worst errors, each as its tolerance is defined; what is not built is
  * skipped with the reason. Exit status 1 when a case failed.
  */
 #include <math.h>
@@ -90,7 +90,9 @@ static void walk(peft_context *ctx, const char *folder, const char *scratch, int
     }
     for (size_t i = 0; i < count; i++) {
         join(path, sizeof path, folder, names[i]);
-        if (ends_with(names[i], ".expected.safetensors")) run_gguf(ctx, folder, names[i], counts);
+        if (strcmp(names[i], "schedules.json") == 0) run_schedules(path, counts);
+        else if (strcmp(names[i], "optimizers.json") == 0) run_optimizers(ctx, folder, counts);
+        else if (ends_with(names[i], ".expected.safetensors")) run_gguf(ctx, folder, names[i], counts);
         else if (depth < DEPTH && peft__path_is_dir(path)) walk(ctx, path, scratch, depth + 1, counts);
     }
     peft__arena_free(&arena);

@@ -63,6 +63,10 @@ void complete_remove(const char *to);
 void check_hidden(peft_context *ctx, peft_model *model, const peft_batch *batch, const int32_t *source, const peft__tensors *expected,
                   double tolerance, outcome *out);
 
+/* trajectories.c: learning rates of a schedules.json; optimizers.json of a folder with its tensors. */
+void run_schedules(const char *path, tally *counts);
+void run_optimizers(peft_context *ctx, const char *folder, tally *counts);
+
 void run_case(peft_context *ctx, const char *folder, const char *scratch, tally *counts);
 void run_gguf(peft_context *ctx, const char *folder, const char *file, tally *counts);
 
