@@ -7,15 +7,20 @@ static const char *const WHERE = "adapter_config.json";
 
 enum { MOST_RANK = 65536 };
 
+/* As HF PEFT: each layer sets it to what it is itself, so the last one decides what is saved. */
 peft_status peft__layers_fix_fan(peft_adapter *adapter, const peft__targets *targets) {
-    bool said = false, conv = false, linear = false;
+    bool said = false, conv = false, fits = false;
     PEFT_TRY(peft__json_get_bool(adapter->ctx, adapter->config, WHERE, "fan_in_fan_out", false, &said));
+    uint32_t layers = 0;
     for (uint32_t i = 0; i < targets->count; i++) {
-        conv = conv || targets->modules[i]->kind == PEFT_MODULE_CONV1D;
-        linear = linear || targets->modules[i]->kind == PEFT_MODULE_LINEAR;
+        const int32_t kind = (int32_t)targets->modules[i]->kind;
+        if (kind != PEFT_MODULE_CONV1D && kind != PEFT_MODULE_LINEAR) continue;
+        conv = kind == PEFT_MODULE_CONV1D;
+        fits = fits || said == conv;
+        layers++;
     }
-    if (!conv && !linear) return PEFT_OK;
-    if (said != conv && !(said && linear && conv))
+    if (layers == 0) return PEFT_OK;
+    if (!fits)
         peft__log(adapter->ctx, said ? PEFT_LOG_WARNING : PEFT_LOG_INFO,
                   "%s: fan_in_fan_out is set to %s, as the layers are", WHERE, conv ? "true" : "false");
     return json_object_set_new(adapter->config, "fan_in_fan_out", json_boolean(conv)) == 0
