@@ -3,7 +3,8 @@
     python 11_summarise.py MODEL PAIRS.jsonl OUTPUT-FOLDER [EPOCHS]
 
 MODEL is a Hugging Face folder or GGUF file of a T5; PAIRS.jsonl has rows {"article": ..., "summary": ...}, of which every sixth is kept to be judged
-by. With what the repository carries: examples/data/tiny-t5 examples/data/news.jsonl headlines
+by. With what the repository carries: examples/data/tiny-t5 examples/data/news.jsonl headlines. That T5 has 200,000 parameters: it learns which sentence tells
+the news and how a headline goes, and mixes up places and things.
 """
 
 import json

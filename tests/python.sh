@@ -14,6 +14,8 @@ PEFT_LIBRARY=$build/lib/libpeft.so PYTHONPATH=$top/bindings/python "$work/venv/b
     "$top/tests/data/tiny.txt" "$work/adapter" 5
 PEFT_LIBRARY=$build/lib/libpeft.so PYTHONPATH=$top/bindings/python "$work/venv/bin/python" "$top/examples/07_tag.py" "$top/tests/data/tasks/bert-tiny" \
     "$top/tests/data/tasks/train.conll" "$top/tests/data/tasks/test.conll" "$work/tagger" 4
+PEFT_LIBRARY=$build/lib/libpeft.so PYTHONPATH=$top/bindings/python "$work/venv/bin/python" "$top/examples/11_summarise.py" "$top/examples/data/tiny-t5" \
+    "$top/examples/data/news.jsonl" "$work/headlines" 2
 # As users install it: pip, from a copy of the checkout, and away from it.
 git -C "$top" ls-files -z | (cd "$top" && tar --null -T - -cf - 2>/dev/null) | (mkdir "$work/source" && tar -xf - -C "$work/source")
 "$work/venv/bin/pip" wheel --quiet --disable-pip-version-check --no-deps -w "$work/wheels" "$work/source" >"$work/wheel.log" 2>&1 || {

@@ -33,7 +33,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
     options.packing = (how & 4) != 0;
     options.on_bad_row = (how & 8) != 0 ? PEFT_BAD_ROW_SKIP : PEFT_BAD_ROW_ERROR;
     options.stride = (how & 16) != 0 ? 7 : 0;
-    options.format = (how & 32) != 0 ? how % 7 : PEFT_DATA_AUTO;
+    options.format = (how & 32) == 0 ? PEFT_DATA_AUTO : (how & 16) != 0 ? PEFT_DATA_CHOICES : how % 7;
     options.validation_fraction = (how & 64) != 0 ? 0.3 : 0.0;
     options.part = (how & 64) != 0 ? PEFT_PART_TRAIN : PEFT_PART_ALL;
     options.chat_template = (how & 128) != 0 ? "chatml" : "zephyr";
@@ -46,8 +46,10 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t size) {
             peft_batch batch;
             int64_t examples = 0;
             while (peft_dataset_next(dataset, &batch) == PEFT_OK) {
-                check_batch(&batch, 24 * 3);
-                examples += batch.sequences;
+                check_batch(&batch, batch.questions > 0 ? 24 * batch.sequences : 24 * 3);
+                for (int64_t q = 0; q < batch.questions; q++)
+                    if (batch.choice_offsets[q + 1] - batch.choice_offsets[q] < 2 || batch.sequence_labels[q] < 0) abort();
+                examples += batch.questions > 0 ? batch.questions : batch.sequences;
             }
             if (examples != peft_dataset_size(dataset)) abort();
         }

@@ -44,12 +44,21 @@ static peft_status open_labelled(peft_context *ctx, const peft_tokenizer *tokeni
     static const char *const FILES[][2] = {
         {"a.csv", "text,text_pair,label\nsome words,other words,yes\nmore,words,no\n"},
         {"a.jsonl", "{\"text\": \"some words\", \"labels\": [\"a\", \"b\"]}\n{\"text\": \"x\", \"labels\": []}\n"},
-        {"a.conll", "some O\nwords B-X\n\nmore\n\nwords O\n"}};
-    static const int32_t FORMATS[] = {PEFT_DATA_CLASSIFICATION, PEFT_DATA_MULTI_LABEL, PEFT_DATA_TOKEN_CLS};
+        {"a.conll", "some O\nwords B-X\n\nmore\n\nwords O\n"},
+        {"a.jsonl", "{\"text\": \"some words\", \"label\": \"b\"}\n{\"text\": \"x\", \"label\": \"a\"}\n"},
+        {"b.jsonl", "{\"input\": \"x\", \"choices\": [\"some\", \"other words\"], \"answer\": 1}\n"}};
+    static const int32_t FORMATS[] = {PEFT_DATA_CLASSIFICATION, PEFT_DATA_MULTI_LABEL, PEFT_DATA_TOKEN_CLS,
+                                      PEFT_DATA_CHOICES, PEFT_DATA_CHOICES};
+    static const char *const words[] = {"no {text}", "yes"};
     peft_status status = PEFT_OK;
     for (size_t i = 0; i < PEFT_COUNT(FILES) && status >= 0; i++) {
         peft_dataset_options options = test_options();
         options.format = FORMATS[i];
+        if (i == 3) {
+            options.input_template = "{text}?";
+            options.verbalizers = words;
+            options.verbalizer_count = 2;
+        }
         options.on_bad_row = PEFT_BAD_ROW_SKIP;
         peft_dataset *data = NULL;
         peft_batch batch;
