@@ -296,6 +296,20 @@ check "rank: unknown field: 1" run 1 rank "$out/prompts.yaml" "template={txt}"
 check "rank: line and closest field" said 'test.csv:2: '
 check "rank: no file: 2" run 2 rank
 
+# Pictures: a folder of class folders, a model with an output layer for other classes.
+mkdir -p "$out/pictures/light" "$out/pictures/dark"
+for i in 1 2 3 4 5 6; do
+    printf 'P2 2 2 255 %d 200 230 240\n' "$((180 + i))" >"$out/pictures/light/$i.pgm"
+    printf 'P2 2 2 255 %d 20 30 40\n' "$((10 + i))" >"$out/pictures/dark/$i.pgm"
+done
+printf 'model: examples/data/vit\nadapter: {method: vpt, num_virtual_tokens: 2, deep: true}\ndata: {train: "%s"}\n' "$out/pictures" >"$out/pictures.yaml"
+pictures() { run "$1" train "$out/pictures.yaml" train.batch_size=4 train.epochs=4 train.lr=3e-2 output.dir="$out/pictures-adapter" "${@:2}"; }
+check "pictures: other classes" pictures 1
+check "pictures: names them" said 'unknown label "dark"'
+check "pictures" pictures 0 model.num_labels=2 image_flip=0.5 image_crop=true data.validation="$out/pictures"
+check "pictures: eval" run 0 eval "$out/pictures-adapter"
+check "pictures: learnt" grep -Eq "^accuracy +1\.0" "$out/out"
+
 # Mistakes: one sentence on standard error, nothing else, the right code.
 check "no command: 2" run 2
 check "unknown command: 2" run 2 trian

@@ -47,6 +47,7 @@ static int32_t form_of(const run *r, int32_t task, int32_t problem) {
     if (peft_recipe_dataset_options(r->recipe, PEFT_PART_TRAIN, &options) < 0) return PEFT_DATA_AUTO;
     if (options.format != PEFT_DATA_AUTO) return options.format;
     if (task == PEFT_TASK_TOKEN_CLS) return PEFT_DATA_TOKEN_CLS;
+    if (task == PEFT_TASK_IMAGE_CLS) return PEFT_DATA_IMAGES;
     if (task != PEFT_TASK_SEQ_CLS || problem == PEFT_PROBLEM_REGRESSION) return PEFT_DATA_AUTO;
     return problem == PEFT_PROBLEM_MULTI_LABEL ? PEFT_DATA_MULTI_LABEL : PEFT_DATA_CLASSIFICATION;
 }
@@ -109,9 +110,11 @@ bool run_open_model(run *r) {
     if (good && open && peft_model_get_info(r->model, &info) >= 0) {
         const int32_t form = form_of(r, info.task, options.problem_type);
         const bool cloze = info.task == PEFT_TASK_MASKED_LM && form == PEFT_DATA_CLASSIFICATION;
-        const bool head = has_new_head(r->model) && (info.task == PEFT_TASK_SEQ_CLS || info.task == PEFT_TASK_TOKEN_CLS);
-        const bool classes =
-            form == PEFT_DATA_CLASSIFICATION || form == PEFT_DATA_MULTI_LABEL || form == PEFT_DATA_TOKEN_CLS;
+        const bool sorts = info.task == PEFT_TASK_SEQ_CLS || info.task == PEFT_TASK_TOKEN_CLS ||
+                           info.task == PEFT_TASK_IMAGE_CLS;
+        const bool head = sorts && has_new_head(r->model);
+        const bool classes = form == PEFT_DATA_CLASSIFICATION || form == PEFT_DATA_MULTI_LABEL ||
+                             form == PEFT_DATA_TOKEN_CLS || form == PEFT_DATA_IMAGES;
         if (classes && (head || cloze) &&
             peft_recipe_data_path(r->recipe, PEFT_PART_TRAIN) != NULL)
             good = load_for_data(r, &options, form);

@@ -103,7 +103,7 @@ PEFT_API int64_t peft_dataset_label_examples(const peft_dataset *dataset, uint32
 PEFT_API PEFT_NODISCARD peft_status peft_dataset_balanced_weights(const peft_dataset *dataset, float *out_weights, uint32_t count);
 
 /** A data set of classes alone, read without a model, to load one with as many outputs (peft_model_options.label_names): the label functions above
- *  work on it, and it has no examples. options->format is PEFT_DATA_CLASSIFICATION, _MULTI_LABEL or _TOKEN_CLS. */
+ *  work on it, and it has no examples. options->format is PEFT_DATA_CLASSIFICATION, _MULTI_LABEL, _TOKEN_CLS or _IMAGES. */
 PEFT_API PEFT_NODISCARD peft_status peft_dataset_open_labels(peft_context *context, const char *path, const peft_dataset_options *options,
                                                              peft_dataset **out_dataset);
 /** Whether its classes have names of their own (1) or are only numbered (0). */

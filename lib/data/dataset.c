@@ -387,6 +387,15 @@ peft_status peft__dataset_open(peft_context *ctx, const peft__data_base *base, p
 
 /* ---- pictures ---------------------------------------------------------------------------------------------------- */
 
+static peft_status collect_classes(peft_dataset *dataset) {
+    peft__labels *labels = &dataset->labels;
+    for (int64_t i = 0; !labels->given && i < peft__images_count(dataset->images); i++) {
+        const char *label = peft__images_label(dataset->images, i);
+        if (label != NULL) PEFT_TRY(peft__labels_collect_text(dataset->ctx, labels, label, strlen(label)));
+    }
+    return peft__labels_finish(dataset->ctx, labels);
+}
+
 /* Examples of this part, and their classes. */
 static peft_status take_pictures(peft_dataset *dataset, const char *name) {
     peft_context *ctx = dataset->ctx;
@@ -396,11 +405,7 @@ static peft_status take_pictures(peft_dataset *dataset, const char *name) {
     int32_t grid[2];
     const int64_t patches = peft__images_patches(images, &dataset->feature_cols, grid);
     peft__reading reading = {0};
-    for (int64_t i = 0; !labels->given && i < count; i++) {
-        const char *label = peft__images_label(images, i);
-        if (label != NULL) PEFT_TRY(peft__labels_collect_text(ctx, labels, label, strlen(label)));
-    }
-    PEFT_TRY(peft__labels_finish(ctx, labels));
+    PEFT_TRY(collect_classes(dataset));
     PEFT_TRY(peft__store_reserve(ctx, &dataset->store, 0, count));
     PEFT_TRY(grow_rows(ctx, &dataset->image_of, count));
     for (int64_t i = 0; i < count && (most == 0 || dataset->store.example_count < most); i++) {
@@ -533,15 +538,18 @@ peft_status peft_dataset_open_labels(peft_context *context, const char *path, co
     if (path == NULL || options == NULL || out_dataset == NULL)
         return peft__fail(context, PEFT_E_ARG, "peft_dataset_open_labels() takes a path, options and out_dataset");
     if (options->format != PEFT_DATA_CLASSIFICATION && options->format != PEFT_DATA_MULTI_LABEL &&
-        options->format != PEFT_DATA_TOKEN_CLS)
+        options->format != PEFT_DATA_TOKEN_CLS && options->format != PEFT_DATA_IMAGES)
         return peft__fail(context, PEFT_E_ARG, "%s: data of the form %s has no classes", path,
                           peft__data_format_name(options->format));
-    const peft__data_base base = {.tokenizer = NULL};
+    const bool pictures = options->format == PEFT_DATA_IMAGES;
+    const peft__data_base base = {.task = pictures ? PEFT_TASK_IMAGE_CLS : PEFT_TASK_AUTO};
     peft_dataset *dataset = NULL;
     PEFT_TRY(make(context, &base, options, &dataset));
     peft__source *source = NULL;
-    peft_status status = peft__source_open_path(context, path, &source);
-    if (status >= 0) status = peft__dataset_read_labels(context, source, path, dataset);
+    peft_status status = pictures ? peft__images_open(context, NULL, path, &dataset->options, &dataset->images)
+                                  : peft__source_open_path(context, path, &source);
+    if (status >= 0)
+        status = pictures ? collect_classes(dataset) : peft__dataset_read_labels(context, source, path, dataset);
     peft__source_unref(source);
     if (status < 0) {
         peft_dataset_destroy(dataset);

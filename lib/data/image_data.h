@@ -49,7 +49,7 @@ peft_status peft__image_prepare(peft_context *ctx, const peft_image_processor *p
 /* ---- image_list.c ---- */
 
 typedef struct peft__images peft__images;
-/* The pictures at `path`; none is decoded yet. */
+/* The pictures at `path`; none is decoded yet. Without a model there are only their classes. */
 peft_status peft__images_open(peft_context *ctx, const peft_model *model, const char *path,
                               const peft_dataset_options *options, peft__images **out_images);
 void peft__images_free(peft__images *images); /* NULL is allowed */

@@ -226,7 +226,8 @@ static peft_status list_all(peft__images *images, const char *path, const peft_d
 
 /* ---- opening, reading -------------------------------------------------------------------------------------- */
 
-static peft_status set_up(peft__images *images, const peft_model *model, const char *path, const peft_dataset_options *o) {
+/* What the model makes of a picture, and how large that is. */
+static peft_status set_up(peft__images *images, const peft_model *model) {
     peft_context *ctx = images->ctx;
     images->info.struct_size = (uint32_t)sizeof images->info;
     PEFT_TRY(peft_model_image_info(ctx, model, &images->info));
@@ -239,7 +240,7 @@ static peft_status set_up(peft__images *images, const peft_model *model, const c
         return peft__fail(ctx, PEFT_E_MISMATCH, "pictures of %lld x %lld pixels have no patch of %u x %u",
                           (long long)p->out_height, (long long)p->out_width, images->info.patch_height,
                           images->info.patch_width);
-    return list_all(images, path, o);
+    return PEFT_OK;
 }
 
 peft_status peft__images_open(peft_context *ctx, const peft_model *model, const char *path, const peft_dataset_options *o,
@@ -248,7 +249,8 @@ peft_status peft__images_open(peft_context *ctx, const peft_model *model, const 
     if (images == NULL) return peft__fail_nomem(ctx, sizeof *images, "a data set");
     images->ctx = ctx; /* the data set holds it */
     peft__arena_init(&images->arena, ctx->mem);
-    const peft_status status = set_up(images, model, path, o);
+    peft_status status = model != NULL ? set_up(images, model) : PEFT_OK;
+    if (status >= 0) status = list_all(images, path, o);
     if (status < 0) {
         peft__images_free(images);
         return status;

@@ -275,6 +275,11 @@ static void test_folder(const peft_model *model) {
     CHECK_STR(peft_dataset_label_name(set, 2), "eel");
     epoch(set, labels, &sum);
     CHECK_STR(labels, "0112");
+    peft_dataset *classes = NULL; /* without a model, to load one with as many outputs */
+    options.format = PEFT_DATA_IMAGES;
+    CHECK_OK(ctx, peft_dataset_open_labels(ctx, inside(path, "set"), &options, &classes));
+    CHECK(peft_dataset_label_count(classes) == 3 && peft_dataset_size(classes) == 0 && peft_dataset_labels_named(classes));
+    peft_dataset_destroy(classes);
     epoch(set, labels, &other);
     CHECK(sum == other);
     CHECK_STATUS(ctx, peft_dataset_preview(set, 0, NULL, 0, &(uint64_t){0}), PEFT_E_UNSUPPORTED);
