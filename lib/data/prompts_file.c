@@ -205,7 +205,10 @@ static peft_status put_override(reader *r, const char *text) {
     memcpy(key, text, (size_t)(equals - text));
     key[equals - text] = '\0';
     json_t *value = NULL;
-    if (equals[1] == '[' || equals[1] == '{') {
+    static const char *const TEXTS[] = {"template", "shot_template", "instruction", "separator", "joiner"};
+    if (is_one_of(key, TEXTS, PEFT_COUNT(TEXTS))) { /* braces are names here */
+        value = json_string(equals + 1);
+    } else if (equals[1] == '[' || equals[1] == '{') {
         const char *document = peft__arena_strfmt(&r->p->arena, "value: %s", equals + 1);
         json_t *tree = NULL;
         if (document == NULL) return no_memory(r);
