@@ -1,9 +1,9 @@
 /* image_batch.c: the pictures of a batch, decoded by the worker pool.
  *
- * A picture is a tile: what comes out depends on the picture and its seed alone, so any number of threads gives the same
- * bits. Error texts live in the context, which workers cannot share; each lane has a context of its own that is nothing
- * but memory and such a text. The texts are thrown away: the first picture that failed is read again by the caller, so that what is
- * reported is the lowest place in the batch and not the fastest worker.
+ * A picture is a tile: what comes out depends on the picture and its seed alone, so any number of threads gives the
+ * same bits. Error texts live in the context, which workers cannot share; each lane has a context of its own that is
+ * nothing but memory and such a text. The texts are thrown away: the first picture that failed is read again by the
+ * caller, so that what is reported is the lowest place in the batch and not the fastest worker.
  */
 #include "data/image_data.h"
 

@@ -23,8 +23,8 @@ typedef enum {
 } peft__resample;
 
 /* `part`: x, y, width and height of the piece of `from` that fills the result; NULL = all of it. */
-peft_status peft__image_resize(peft_context *ctx, const peft__image *from, peft__resample resample, const double part[4],
-                               int64_t width, int64_t height, peft__image *out);
+peft_status peft__image_resize(peft_context *ctx, const peft__image *from, peft__resample resample,
+                               const double part[4], int64_t width, int64_t height, peft__image *out);
 
 /* ---- image_processor.c ---- */
 
@@ -60,8 +60,8 @@ int64_t peft__images_patches(const peft__images *images, int64_t *out_cols, int3
 /* Floats of one picture between decoding and cutting. */
 int64_t peft__images_plane_floats(const peft__images *images);
 /* Patch rows of one picture; `planes` is scratch of that many floats. */
-peft_status peft__images_read(peft_context *ctx, const peft__images *images, int64_t index, const peft_image_augment *augment,
-                              float *planes, float *out);
+peft_status peft__images_read(peft_context *ctx, const peft__images *images, int64_t index,
+                              const peft_image_augment *augment, float *planes, float *out);
 
 /* ---- image_batch.c ---- */
 
@@ -83,8 +83,8 @@ typedef struct peft__image_batch {
 /* Room for `count` tasks. */
 peft_status peft__image_batch_reserve(peft_context *ctx, peft__image_batch *batch, int64_t count);
 void peft__image_batch_free(peft_context *ctx, peft__image_batch *batch);
-/* Reads tasks[0 .. count) on the workers of `ctx`. `augment` (NULL: unchanged) without its seed. What fails is the first picture that
- * cannot be read, whichever worker met it. */
+/* Reads tasks[0 .. count) on the workers of `ctx`. `augment` (NULL: unchanged) without its seed. What fails is the
+ * first picture that cannot be read, whichever worker met it. */
 peft_status peft__image_batch_read(peft_context *ctx, peft__image_batch *batch, const peft__images *images,
                                    const peft_image_augment *augment, int64_t count);
 

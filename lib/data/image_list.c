@@ -2,8 +2,8 @@
  *
  *   a folder       every sub-folder is a class, every picture in it an example
  *   a table        .csv, .tsv, .jsonl or .json with a path (relative to the table) and a label
- *   IDX            MNIST's format, also .gz; labels lie beside it ("images" and "idx3" in the name become "labels", "idx1")
- *   CIFAR          .bin of CIFAR-10 or CIFAR-100 (fine labels)
+ *   IDX            MNIST's format, also .gz; labels lie beside it ("images" and "idx3" in the name become "labels",
+ * "idx1") CIFAR          .bin of CIFAR-10 or CIFAR-100 (fine labels)
  *
  * Files are opened when their batch comes; IDX and CIFAR stay mapped, or in memory where they were compressed.
  */
@@ -95,8 +95,8 @@ static peft_status list_folder(peft__images *images, const char *path, bool unla
         if (names[i][0] != '.' && peft__path_is_dir(folder)) PEFT_TRY(list_class(images, folder, names[i]));
     }
     if (images->count > 0) return PEFT_OK;
-    return peft__fail(images->ctx, PEFT_E_ARG, "%s: expected a folder for each class, with pictures (png, jpg, ppm) in it",
-                      path);
+    return peft__fail(images->ctx, PEFT_E_ARG,
+                      "%s: expected a folder for each class, with pictures (png, jpg, ppm) in it", path);
 }
 
 /* ---- tables ------------------------------------------------------------------------------------------------ */
@@ -110,18 +110,26 @@ static const char *first_field(const json_t *row, const char *const *names, size
 /* A label as text: a string, or an integer. */
 static peft_status take_label(peft__images *images, const json_t *value, const char **out) {
     *out = NULL;
-    if (json_is_string(value)) *out = peft__arena_strdup(&images->arena, json_string_value(value));
-    else if (json_is_integer(value)) *out = peft__arena_strfmt(&images->arena, "%lld", (long long)json_integer_value(value));
-    else return peft__fail(images->ctx, PEFT_E_FORMAT, "expected a label, a text or an integer, found %s", peft__json_kind(value));
+    if (json_is_string(value))
+        *out = peft__arena_strdup(&images->arena, json_string_value(value));
+    else if (json_is_integer(value))
+        *out = peft__arena_strfmt(&images->arena, "%lld", (long long)json_integer_value(value));
+    else
+        return peft__fail(images->ctx, PEFT_E_FORMAT, "expected a label, a text or an integer, found %s",
+                          peft__json_kind(value));
     return *out != NULL ? PEFT_OK : peft__fail_nomem(images->ctx, 64, "the label of a picture");
 }
 
-static peft_status take_row(peft__images *images, const char *folder, const json_t *row, const peft_dataset_options *o) {
-    static const char *const paths[] = {"image", "file", "file_name", "path", "filename"}, *const labels[] = {"label", "class", "labels"};
+static peft_status take_row(peft__images *images, const char *folder, const json_t *row,
+                            const peft_dataset_options *o) {
+    static const char *const paths[] = {"image", "file", "file_name", "path", "filename"}, *const labels[] = {"label",
+                                                                                                              "class",
+                                                                                                              "labels"};
     const char *key = o->text_key != NULL ? o->text_key : first_field(row, paths, PEFT_COUNT(paths));
     const char *name = key != NULL ? json_string_value(json_object_get(row, key)) : NULL, *label = NULL;
     if (name == NULL)
-        return peft__fail(images->ctx, PEFT_E_FORMAT, "expected the path of a picture in \"%s\"", key != NULL ? key : "image");
+        return peft__fail(images->ctx, PEFT_E_FORMAT, "expected the path of a picture in \"%s\"",
+                          key != NULL ? key : "image");
     if (name[0] == '/' || strstr(name, "..") != NULL)
         return peft__fail(images->ctx, PEFT_E_FORMAT, "\"%.120s\": pictures lie below the folder of the table", name);
     if (o->unlabelled == 0) {
@@ -186,7 +194,8 @@ static peft_status list_idx(peft__images *images, const char *path, bool unlabel
         return peft__fail(ctx, PEFT_E_FORMAT, "%s: expected bytes in three dimensions (pictures, rows, columns)", path);
     const char *beside = unlabelled ? NULL : labels_beside(images, path);
     if (!unlabelled && (beside == NULL || !peft__path_exists(beside)))
-        return peft__fail(ctx, PEFT_E_ARG, "%s: the labels are expected beside it%s%s", path, beside != NULL ? ", in " : "",
+        return peft__fail(ctx, PEFT_E_ARG, "%s: the labels are expected beside it%s%s", path,
+                          beside != NULL ? ", in " : "",
                           beside != NULL ? beside : "; its name has no \"images\" to become \"labels\"");
     if (beside != NULL) {
         PEFT_TRY(peft__content_open(ctx, beside, 0, &images->tags));
@@ -196,8 +205,10 @@ static peft_status list_idx(peft__images *images, const char *path, bool unlabel
                               (long long)images->idx_labels.count, (long long)idx->shape[0]);
     }
     for (int64_t i = 0; i < idx->shape[0]; i++) {
-        if (beside == NULL) PEFT_TRY(put(images, NULL, NULL));
-        else PEFT_TRY(put_number(images, (int64_t)peft__idx_value(&images->idx_labels, i)));
+        if (beside == NULL)
+            PEFT_TRY(put(images, NULL, NULL));
+        else
+            PEFT_TRY(put_number(images, (int64_t)peft__idx_value(&images->idx_labels, i)));
     }
     return PEFT_OK;
 }
@@ -205,7 +216,8 @@ static peft_status list_idx(peft__images *images, const char *path, bool unlabel
 static peft_status list_cifar(peft__images *images, const char *path) {
     images->kind = CIFAR;
     const uint32_t label_bytes = images->pixels.size % (PEFT__CIFAR_PIXELS + 1) == 0 ? 1 : 2;
-    PEFT_TRY(peft__cifar_parse(images->ctx, path, images->pixels.data, images->pixels.size, label_bytes, &images->cifar));
+    PEFT_TRY(
+        peft__cifar_parse(images->ctx, path, images->pixels.data, images->pixels.size, label_bytes, &images->cifar));
     for (int64_t i = 0; i < images->cifar.count; i++)
         PEFT_TRY(put_number(images, peft__cifar_label(&images->cifar, i, label_bytes - 1)));
     return PEFT_OK;
@@ -218,7 +230,8 @@ static peft_status list_all(peft__images *images, const char *path, const peft_d
         if (ends_with(path, tables[i])) return list_table(images, path, o);
     PEFT_TRY(peft__content_open(images->ctx, path, 0, &images->pixels));
     const peft__content *c = &images->pixels;
-    if (c->size > 4 && c->data[0] == 0 && c->data[1] == 0 && c->data[2] == 0x08) return list_idx(images, path, o->unlabelled != 0);
+    if (c->size > 4 && c->data[0] == 0 && c->data[1] == 0 && c->data[2] == 0x08)
+        return list_idx(images, path, o->unlabelled != 0);
     if (ends_with(path, ".bin") || ends_with(path, ".bin.gz")) return list_cifar(images, path);
     return peft__fail(images->ctx, PEFT_E_FORMAT,
                       "%s: expected a folder of pictures, a table (csv, jsonl), an IDX file or CIFAR's .bin", path);
@@ -234,8 +247,9 @@ static peft_status set_up(peft__images *images, const peft_model *model) {
     PEFT_TRY(peft_image_processor_create(ctx, model, NULL, &images->processor));
     const peft_image_processor *p = images->processor;
     if (p->out_height == 0)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED,
-                          "preprocessor_config.json leaves pictures of different sizes: a data set needs one (do_center_crop)");
+        return peft__fail(
+            ctx, PEFT_E_UNSUPPORTED,
+            "preprocessor_config.json leaves pictures of different sizes: a data set needs one (do_center_crop)");
     if (peft_image_patch_count(&images->info, p->out_height, p->out_width, images->grid) < 1)
         return peft__fail(ctx, PEFT_E_MISMATCH, "pictures of %lld x %lld pixels have no patch of %u x %u",
                           (long long)p->out_height, (long long)p->out_width, images->info.patch_height,
@@ -243,8 +257,8 @@ static peft_status set_up(peft__images *images, const peft_model *model) {
     return PEFT_OK;
 }
 
-peft_status peft__images_open(peft_context *ctx, const peft_model *model, const char *path, const peft_dataset_options *o,
-                              peft__images **out_images) {
+peft_status peft__images_open(peft_context *ctx, const peft_model *model, const char *path,
+                              const peft_dataset_options *o, peft__images **out_images) {
     peft__images *images = peft__alloc_zero(ctx->mem, sizeof *images);
     if (images == NULL) return peft__fail_nomem(ctx, sizeof *images, "a data set");
     images->ctx = ctx; /* the data set holds it */
@@ -271,11 +285,16 @@ void peft__images_free(peft__images *images) {
     peft__free(mem, images);
 }
 
-int64_t peft__images_count(const peft__images *images) { return images->count; }
-const char *peft__images_label(const peft__images *images, int64_t index) { return images->labels[index]; }
+int64_t peft__images_count(const peft__images *images) {
+    return images->count;
+}
+const char *peft__images_label(const peft__images *images, int64_t index) {
+    return images->labels[index];
+}
 
 int64_t peft__images_patches(const peft__images *images, int64_t *out_cols, int32_t out_grid[2]) {
-    if (out_cols != NULL) *out_cols = (int64_t)images->info.channels * images->info.patch_height * images->info.patch_width;
+    if (out_cols != NULL)
+        *out_cols = (int64_t)images->info.channels * images->info.patch_height * images->info.patch_width;
     if (out_grid != NULL) memcpy(out_grid, images->grid, sizeof images->grid);
     return (int64_t)images->grid[0] * images->grid[1];
 }
@@ -284,7 +303,8 @@ int64_t peft__images_patches(const peft__images *images, int64_t *out_cols, int3
 static peft_status decode(peft_context *ctx, const peft__images *images, int64_t index, peft__image *out) {
     if (images->kind == FILES) return peft__image_open(ctx, images->paths[index], out);
     const bool idx = images->kind == IDX;
-    const int64_t height = idx ? images->idx.shape[1] : PEFT__CIFAR_SIDE, width = idx ? images->idx.shape[2] : PEFT__CIFAR_SIDE;
+    const int64_t height = idx ? images->idx.shape[1] : PEFT__CIFAR_SIDE,
+                  width = idx ? images->idx.shape[2] : PEFT__CIFAR_SIDE;
     memset(out, 0, sizeof *out);
     PEFT_TRY(peft__image_new(ctx, images->pixels.name, width, height, out));
     const int64_t plane = height * width;
@@ -299,8 +319,8 @@ int64_t peft__images_plane_floats(const peft__images *images) {
     return p->out_height * p->out_width * p->channels;
 }
 
-peft_status peft__images_read(peft_context *ctx, const peft__images *images, int64_t index, const peft_image_augment *augment,
-                              float *planes, float *out) {
+peft_status peft__images_read(peft_context *ctx, const peft__images *images, int64_t index,
+                              const peft_image_augment *augment, float *planes, float *out) {
     const peft_image_processor *p = images->processor;
     const int64_t room = peft__images_plane_floats(images);
     peft__image image;

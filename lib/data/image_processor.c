@@ -1,8 +1,8 @@
 /* image_processor.c: preprocessor_config.json as transformers' image processors for ViT and DeiT read it.
  *
  * Order and arithmetic are theirs: resize in bytes, centre crop (small pictures stand in black), then
- * (pixel * rescale_factor - mean) / std in float. For training, a random piece of the picture takes the place of resizing
- * and cropping, as torchvision draws it.
+ * (pixel * rescale_factor - mean) / std in float. For training, a random piece of the picture takes the place of
+ * resizing and cropping, as torchvision draws it.
  */
 #include "data/image_data.h"
 
@@ -31,7 +31,8 @@ static peft_status read_size(peft_context *ctx, const json_t *config, const char
     if (json_object_get(value, "shortest_edge") != NULL && json_object_get(value, "longest_edge") == NULL)
         return peft__json_need_int(ctx, value, where, "shortest_edge", 1, MOST_SIDE, shortest);
     if (json_object_get(value, "height") == NULL || json_object_get(value, "width") == NULL)
-        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: %s: expected height and width, or shortest_edge alone", where, key);
+        return peft__fail(ctx, PEFT_E_UNSUPPORTED, "%s: %s: expected height and width, or shortest_edge alone", where,
+                          key);
     PEFT_TRY(peft__json_need_int(ctx, value, where, "height", 1, MOST_SIDE, height));
     return peft__json_need_int(ctx, value, where, "width", 1, MOST_SIDE, width);
 }
@@ -72,7 +73,8 @@ static peft_status load_config(peft_context *ctx, const peft_model *model, const
     if (folder == NULL || !peft__path_is_dir(folder)) return PEFT_OK;
     char *path = peft__path_join(ctx->mem, folder, where);
     if (path == NULL) return peft__fail_nomem(ctx, strlen(folder), "a path");
-    const peft_status status = peft__path_exists(path) ? peft__json_load_file(ctx, path, (size_t)1 << 20, out) : PEFT_OK;
+    const peft_status status =
+        peft__path_exists(path) ? peft__json_load_file(ctx, path, (size_t)1 << 20, out) : PEFT_OK;
     peft__free(ctx->mem, path);
     return status;
 }
@@ -138,11 +140,8 @@ void peft_image_processor_destroy(peft_image_processor *processor) {
 
 void peft_image_augment_init_sized(peft_image_augment *augment, uint32_t size) {
     if (augment == NULL || size < sizeof augment->struct_size) return;
-    const peft_image_augment defaults = {.struct_size = size,
-                                         .min_scale = 0.08f,
-                                         .max_scale = 1.0f,
-                                         .min_ratio = 3.0f / 4.0f,
-                                         .max_ratio = 4.0f / 3.0f};
+    const peft_image_augment defaults = {
+        .struct_size = size, .min_scale = 0.08f, .max_scale = 1.0f, .min_ratio = 3.0f / 4.0f, .max_ratio = 4.0f / 3.0f};
     memset(augment, 0, size);
     memcpy(augment, &defaults, peft__min_size(size, sizeof defaults));
 }
@@ -153,7 +152,8 @@ static double between(peft__rng *rng, double low, double high) {
 
 static peft_status check_augment(peft_context *ctx, const peft_image_augment *a) {
     const bool good = a->flip >= 0.0f && a->flip <= 1.0f && a->min_scale > 0.0f && a->min_scale <= a->max_scale &&
-                      a->max_scale <= 1.0f && a->min_ratio > 1e-3f && a->min_ratio <= a->max_ratio && a->max_ratio < 1e3f;
+                      a->max_scale <= 1.0f && a->min_ratio > 1e-3f && a->min_ratio <= a->max_ratio &&
+                      a->max_ratio < 1e3f;
     return good ? PEFT_OK
                 : peft__fail(ctx, PEFT_E_ARG, "peft_image_augment: scales in (0, 1], ratios above 0, flip from 0 to 1");
 }
@@ -196,8 +196,8 @@ static void target_size(const peft_image_processor *p, const peft__image *image,
 }
 
 /* Pixel (y, x) of the result, where the picture lies `top` and `left` of the crop; black beyond it. */
-static void put_floats(const peft_image_processor *p, const peft__image *image, int64_t top, int64_t left, int64_t height,
-                       int64_t width, bool flip, float *out) {
+static void put_floats(const peft_image_processor *p, const peft__image *image, int64_t top, int64_t left,
+                       int64_t height, int64_t width, bool flip, float *out) {
     for (int64_t y = 0; y < height; y++) {
         for (int64_t x = 0; x < width; x++) {
             const int64_t row = y + top, col = (flip ? width - 1 - x : x) + left;
@@ -277,7 +277,8 @@ peft_status peft_image_process_pixels(const peft_image_processor *processor, con
     if (processor == NULL) return PEFT_E_ARG;
     peft_context *ctx = processor->ctx;
     if (pixels == NULL || (out == NULL && room > 0) || (channels != 1 && channels != 3))
-        return peft__fail(ctx, PEFT_E_ARG, "peft_image_process_pixels: pixels of 1 or 3 channels and room for them are needed");
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "peft_image_process_pixels: pixels of 1 or 3 channels and room for them are needed");
     peft_image_augment own;
     peft__image image = {0};
     PEFT_TRY(take_augment(ctx, augment, &own));

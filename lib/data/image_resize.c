@@ -1,8 +1,8 @@
 /* image_resize.c: pictures of another size, as PIL makes them.
  *
  * PIL weighs all source pixels under a filter that grows with the reduction, along rows and then along columns (or the
- * other way round), in fixed point, with bytes in between. Models were trained on such pictures, and a different resize costs accuracy that
- * nobody finds again; so the arithmetic here is the same to the last bit.
+ * other way round), in fixed point, with bytes in between. Models were trained on such pictures, and a different resize
+ * costs accuracy that nobody finds again; so the arithmetic here is the same to the last bit.
  */
 #include "data/image_data.h"
 
@@ -15,7 +15,9 @@ typedef struct filter {
     double support;
 } filter;
 
-static double box(double x) { return x > -0.5 && x <= 0.5 ? 1.0 : 0.0; }
+static double box(double x) {
+    return x > -0.5 && x <= 0.5 ? 1.0 : 0.0;
+}
 
 static double triangle(double x) {
     x = fabs(x);
@@ -42,10 +44,14 @@ static double bicubic(double x) {
     return x < 2.0 ? (((x - 5.0) * x + 8.0) * x - 4.0) * a : 0.0;
 }
 
-static double lanczos(double x) { return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0; }
+static double lanczos(double x) {
+    return x >= -3.0 && x < 3.0 ? sinc(x) * sinc(x / 3.0) : 0.0;
+}
 
-static const filter filters[] = {[PEFT__RESAMPLE_LANCZOS] = {lanczos, 3.0},  [PEFT__RESAMPLE_BILINEAR] = {triangle, 1.0},
-                                 [PEFT__RESAMPLE_BICUBIC] = {bicubic, 2.0}, [PEFT__RESAMPLE_BOX] = {box, 0.5},
+static const filter filters[] = {[PEFT__RESAMPLE_LANCZOS] = {lanczos, 3.0},
+                                 [PEFT__RESAMPLE_BILINEAR] = {triangle, 1.0},
+                                 [PEFT__RESAMPLE_BICUBIC] = {bicubic, 2.0},
+                                 [PEFT__RESAMPLE_BOX] = {box, 0.5},
                                  [PEFT__RESAMPLE_HAMMING] = {hamming, 1.0}};
 
 /* For each place along an axis: which source pixels, and their weights in fixed point. */
@@ -61,8 +67,8 @@ static void free_axis(peft_context *ctx, axis *a) {
 }
 
 /* Weights of [from, from + length) of the source axis on `places` pixels. */
-static peft_status make_axis(peft_context *ctx, const filter *f, int64_t size, double from, double length, int64_t places,
-                             axis *a) {
+static peft_status make_axis(peft_context *ctx, const filter *f, int64_t size, double from, double length,
+                             int64_t places, axis *a) {
     const double scale = length / (double)places, stretch = fmax(scale, 1.0), support = f->support * stretch;
     a->taps = (int64_t)ceil(support) * 2 + 1;
     const size_t bytes = (size_t)(places * a->taps) * sizeof *a->weights;
@@ -100,7 +106,8 @@ static uint8_t clipped(int64_t sum) {
 }
 
 /* Rows [first, first + rows) of the source, each to `width` pixels. */
-static void along_rows(const peft__image *from, int64_t first, int64_t rows, const axis *a, int64_t width, uint8_t *to) {
+static void along_rows(const peft__image *from, int64_t first, int64_t rows, const axis *a, int64_t width,
+                       uint8_t *to) {
     for (int64_t y = 0; y < rows; y++) {
         const uint8_t *line = from->pixels + (first + y) * from->width * 3;
         for (int64_t x = 0; x < width; x++, to += 3) {
@@ -114,7 +121,8 @@ static void along_rows(const peft__image *from, int64_t first, int64_t rows, con
 }
 
 /* `from` holds rows of the source from `first` on. */
-static void along_columns(const uint8_t *from, int64_t first, const axis *a, int64_t width, int64_t height, uint8_t *to) {
+static void along_columns(const uint8_t *from, int64_t first, const axis *a, int64_t width, int64_t height,
+                          uint8_t *to) {
     for (int64_t y = 0; y < height; y++) {
         for (int64_t i = 0; i < width * 3; i++) {
             const uint8_t *pixel = from + (a->bounds[2 * y] - first) * width * 3 + i;
@@ -185,8 +193,8 @@ static peft_status filtered(peft_context *ctx, const peft__image *from, const fi
     return status;
 }
 
-peft_status peft__image_resize(peft_context *ctx, const peft__image *from, peft__resample resample, const double part[4],
-                               int64_t width, int64_t height, peft__image *out) {
+peft_status peft__image_resize(peft_context *ctx, const peft__image *from, peft__resample resample,
+                               const double part[4], int64_t width, int64_t height, peft__image *out) {
     const double all[4] = {0.0, 0.0, (double)from->width, (double)from->height};
     PEFT_TRY(peft__image_new(ctx, "resized picture", width, height, out));
     if (part == NULL) part = all;

@@ -1,15 +1,15 @@
 /* mlp_head.c: a small network as the output layer of a frozen base: the paper of VPT calls it MLP-k.
  *
- * Linear layers with ReLU between stand in front of the model's own output layer, which is trained with them; it counts as
- * one of the k, so k = 1 is the linear probe. They read what the output layer read: one row an image or a sentence. Nothing
- * below them is trained, so nothing below them has a backward pass or keeps an activation.
+ * Linear layers with ReLU between stand in front of the model's own output layer, which is trained with them; it counts
+ * as one of the k, so k = 1 is the linear probe. They read what the output layer read: one row an image or a sentence.
+ * Nothing below them is trained, so nothing below them has a backward pass or keeps an activation.
  *
  * HF PEFT has no such type. Keys:
  *   num_layers        linear layers, the output layer included
  *   hidden_size       width between them (what the output layer reads keeps its own); null = the model's
  *   modules_to_save   beside the head, which is always trained
- * Tensors: mlp_head.0.weight, mlp_head.0.bias, mlp_head.1..., and the head under its own name. Weights start normal with
- * deviation sqrt(2 / outputs), as VPT's code does, biases at zero.
+ * Tensors: mlp_head.0.weight, mlp_head.0.bias, mlp_head.1..., and the head under its own name. Weights start normal
+ * with deviation sqrt(2 / outputs), as VPT's code does, biases at zero.
  */
 #include "method/adapter.h"
 
@@ -39,7 +39,8 @@ static peft_status find_head(peft_adapter *adapter, mlp_head *m) {
     const bool classes = task == PEFT_TASK_IMAGE_CLS || task == PEFT_TASK_SEQ_CLS || task == PEFT_TASK_TOKEN_CLS;
     if (classes && heads == 1 && m->head->kind == PEFT_MODULE_LINEAR && m->head->tied_to == NULL) return PEFT_OK;
     return peft__fail(adapter->ctx, PEFT_E_UNSUPPORTED,
-                      "MLP_HEAD needs a model with a classification task and one output layer, found %u output layers", heads);
+                      "MLP_HEAD needs a model with a classification task and one output layer, found %u output layers",
+                      heads);
 }
 
 static peft_status declare_linear(peft_adapter *adapter, mlp_head *m, int64_t in, int64_t out) {
@@ -86,7 +87,8 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(peft__json_get_int(ctx, adapter->config, WHERE, "num_layers", 1, MOST_LAYERS, 3, &layers));
     PEFT_TRY(peft__json_get_int(ctx, adapter->config, WHERE, "hidden_size", 1, MOST_WIDTH, m->head->in, &width));
     PEFT_TRY(peft__modules_to_save(adapter));
-    for (int64_t i = 1; i < layers; i++) /* the output layer keeps its shape: the last one in front of it has its width */
+    /* The output layer keeps its shape: the last one in front of it has its width. */
+    for (int64_t i = 1; i < layers; i++)
         PEFT_TRY(declare_linear(adapter, m, i == 1 ? m->head->in : width, i + 1 == layers ? m->head->in : width));
     return declare_head(adapter, m);
 }
