@@ -8,10 +8,13 @@
 static const char HELP[] =
     "usage: peft rank PROMPTS.yaml [key=value ...] [options]\n"
     "\n"
-    "Classifies the labelled rows of data.test with every prompt of the file, without any training, and prints the prompts in the order of their\n"
-    "accuracy (docs/prompts.md). Prompts with several seeds are run once with each: mean and standard deviation are shown.\n"
+    "Classifies the labelled rows of data.test with every prompt of the file, without any training, and prints the "
+    "prompts in the order of their\n"
+    "accuracy (docs/prompts.md). Prompts with several seeds are run once with each: mean and standard deviation are "
+    "shown.\n"
     "\n"
-    "  key=value            another value for a key of the file, for all prompts: model=DIR, data.test=FILE, shots=4, \"seeds=[0, 1, 2]\"\n"
+    "  key=value            another value for a key of the file, for all prompts: model=DIR, data.test=FILE, shots=4, "
+    "\"seeds=[0, 1, 2]\"\n"
     "  --model PATH         another model than the file's; --adapter DIR: with an adapter on it\n"
     "  --only NAME          this prompt alone\n"
     "  --show ROW           prints what the model reads for this row of the test data (from 0) and ends\n"
@@ -198,7 +201,8 @@ static bool write_csv(const ranking *r, const char *path) {
         fprintf(stderr, "peft: %s cannot be written\n", path);
         return false;
     }
-    fputs("rank,prompt,kind,shots,seed,calibrated,examples,accuracy,accuracy_low,accuracy_high,macro_f1,macro_f1_low,macro_f1_high,ms_per_example,"
+    fputs("rank,prompt,kind,shots,seed,calibrated,examples,accuracy,accuracy_low,accuracy_high,macro_f1,macro_f1_low,"
+          "macro_f1_high,ms_per_example,"
           "ms_common,common_tokens,tokens_per_example,context_per_example,unread,skipped\n",
           out);
     for (uint32_t i = 0; i < r->count; i++) {
@@ -258,7 +262,8 @@ static bool write_predictions(const ranking *r, const char *path) {
     return false;
 }
 
-/* ---- the command -------------------------------------------------------------------------------------------------- */
+/* ---- the command --------------------------------------------------------------------------------------------------
+ */
 
 static bool choose_entries(ranking *r) {
     const uint32_t all = peft_prompts_count(r->prompts);

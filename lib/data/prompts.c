@@ -4,7 +4,8 @@
 
 #include <math.h>
 
-/* ---- opening ------------------------------------------------------------------------------------------------------ */
+/* ---- opening ------------------------------------------------------------------------------------------------------
+ */
 
 static peft_status open_tree(peft_context *ctx, const char *name, const json_t *tree, const peft__yaml_lines *lines,
                              const char *const *overrides, uint32_t count, peft_prompts **out) {
@@ -65,7 +66,8 @@ void peft_prompts_destroy(peft_prompts *p) {
     peft__context_unref(ctx);
 }
 
-/* ---- asking ------------------------------------------------------------------------------------------------------- */
+/* ---- asking -------------------------------------------------------------------------------------------------------
+ */
 
 peft_status peft_prompts_get_text(const peft_prompts *p, const char *key, const char **out_text) {
     if (p == NULL || key == NULL || out_text == NULL) return PEFT_E_ARG;
@@ -95,8 +97,7 @@ uint32_t peft_prompts_count(const peft_prompts *p) {
 }
 
 static peft_status find_prompt(const peft_prompts *p, uint32_t index, uint32_t seed, const peft__prompt_text **out) {
-    if (index >= p->prompt_count)
-        return peft__fail(p->ctx, PEFT_E_ARG, "prompt %u of %u", index, p->prompt_count);
+    if (index >= p->prompt_count) return peft__fail(p->ctx, PEFT_E_ARG, "prompt %u of %u", index, p->prompt_count);
     *out = &p->prompts[index];
     if (seed >= (*out)->seed_count)
         return peft__fail(p->ctx, PEFT_E_ARG, "%s has %u seeds, number %u is asked for", (*out)->where,
@@ -145,7 +146,8 @@ peft_status peft_prompts_render(peft_prompts *p, const peft_model *model, uint32
     return PEFT_OK;
 }
 
-/* ---- running ------------------------------------------------------------------------------------------------------ */
+/* ---- running ------------------------------------------------------------------------------------------------------
+ */
 
 void peft_prompt_run_options_init_sized(peft_prompt_run_options *options, uint32_t size) {
     if (options == NULL || size < sizeof options->struct_size) return;
@@ -186,8 +188,8 @@ static peft_status run_begin(peft__prompt_run *run, peft_prompts *p, peft_sessio
     const peft_tokenizer *tokenizer;
     *run = (peft__prompt_run){.ctx = ctx, .session = session, .prompt = prompt, .classes = p->label_count};
     run->vocab = peft__model_dims(session->model)->vocab_size;
-    run->cached = !no_cache && peft__model_task(session->model) == PEFT_TASK_CAUSAL_LM &&
-                  peft__reading_possible(session);
+    run->cached =
+        !no_cache && peft__model_task(session->model) == PEFT_TASK_CAUSAL_LM && peft__reading_possible(session);
     peft__encoding_init(&run->whole, ctx->mem);
     peft__encoding_init(&run->answer, ctx->mem);
     const size_t answers = prompt->answer_count;

@@ -31,14 +31,14 @@ typedef struct peft__prompt_text {
     const char *name, *where; /* where: "prompts.yaml:12: prompt \"plain\"" */
     int32_t kind;             /* PEFT_PROMPT_* */
     peft__template *question;
-    peft__template *shot;     /* NULL: the question with its answer */
+    peft__template *shot;        /* NULL: the question with its answer */
     peft__template *instruction; /* NULL: none */
     const char *separator, *joiner;
     bool chat;
     const char *chat_template; /* NULL: the model's own */
     peft__answer *answers;     /* [answer_count] those of a class one after another; a class's first stands in shots */
     uint32_t answer_count;
-    const char *choices;       /* first answers of all classes, "a, b, c": {choices} */
+    const char *choices; /* first answers of all classes, "a, b, c": {choices} */
     uint32_t shots;
     uint64_t *seeds;
     uint32_t seed_count;
@@ -113,15 +113,14 @@ typedef struct peft__prompt_writer {
     peft__arena arena;           /* instruction and shots */
     const char *before;          /* without chat: what stands before every question */
     size_t before_length;
-    size_t message_count;        /* with chat: before the question */
+    size_t message_count; /* with chat: before the question */
     peft__buffer question, text;
-    size_t common;               /* bytes of `text` that all questions have in common, at most */
-    size_t mask_at;              /* byte of `text` at which the mask stands */
+    size_t common;  /* bytes of `text` that all questions have in common, at most */
+    size_t mask_at; /* byte of `text` at which the mask stands */
 } peft__prompt_writer;
 
 peft_status peft__prompt_writer_begin(peft__prompt_writer *writer, peft_prompts *prompts,
-                                      const peft__prompt_text *prompt, const peft_tokenizer *tokenizer,
-                                      uint64_t seed);
+                                      const peft__prompt_text *prompt, const peft_tokenizer *tokenizer, uint64_t seed);
 void peft__prompt_writer_end(peft__prompt_writer *writer);
 /* The text for a row into writer->text; `content_free` not NULL: that in place of every field of the row. */
 peft_status peft__prompt_write(peft__prompt_writer *writer, const peft__prompt_row *row, const char *content_free);
@@ -144,14 +143,14 @@ typedef struct peft__prompt_run {
     peft__encoding whole, answer;
     int32_t *ids; /* what the cache has, then what is put there */
     int64_t count, capacity;
-    int64_t common;       /* tokens that were read once */
-    int32_t *tail;        /* tokens of all answers */
+    int64_t common; /* tokens that were read once */
+    int32_t *tail;  /* tokens of all answers */
     int64_t tail_capacity;
-    int32_t *offsets;     /* [answers + 1] into tail */
-    double *nll;          /* [answers] */
-    double *scores;       /* [classes] of the present row */
-    double *free;         /* [classes] log q of contextual calibration; all 0 without */
-    int32_t *word_ids;    /* cloze: [answers]; -1 = not looked up */
+    int32_t *offsets;         /* [answers + 1] into tail */
+    double *nll;              /* [answers] */
+    double *scores;           /* [classes] of the present row */
+    double *free;             /* [classes] log q of contextual calibration; all 0 without */
+    int32_t *word_ids;        /* cloze: [answers]; -1 = not looked up */
     double rows_run, context; /* tokens so far */
     uint64_t common_us;
 } peft__prompt_run;

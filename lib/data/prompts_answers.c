@@ -85,16 +85,19 @@ static peft_status begin_text(peft__prompt_run *run, int64_t *context) {
     int32_t id = peft__special_id(run->writer.tokenizer, PEFT_SPECIAL_BOS);
     if (id < 0) id = peft__special_id(run->writer.tokenizer, PEFT_SPECIAL_EOS);
     if (id < 0)
-        return peft__fail(run->ctx, PEFT_E_ARG, "%s has no token before its answers, and the tokenizer has none to "
-                                                "begin a text with", run->prompt->where);
+        return peft__fail(run->ctx, PEFT_E_ARG,
+                          "%s has no token before its answers, and the tokenizer has none to "
+                          "begin a text with",
+                          run->prompt->where);
     const char *token = peft__id_to_token(run->writer.tokenizer, id, NULL);
-    PEFT_TRY(peft__encode(run->ctx, run->writer.tokenizer, token, strlen(token), PEFT_ENCODE_PARSE_SPECIAL,
-                          &run->whole));
+    PEFT_TRY(
+        peft__encode(run->ctx, run->writer.tokenizer, token, strlen(token), PEFT_ENCODE_PARSE_SPECIAL, &run->whole));
     *context = run->whole.count;
     return PEFT_OK;
 }
 
-/* Tokens of all answers behind the context: run->tail and offsets; *out_context: tokens of the prompt that are context. */
+/* Tokens of all answers behind the context: run->tail and offsets; *out_context: tokens of the prompt that are context.
+ */
 static peft_status encode_answers(peft__prompt_run *run, int64_t *out_context) {
     peft__prompt_writer *w = &run->writer;
     const peft__prompt_text *prompt = run->prompt;
@@ -110,8 +113,8 @@ static peft_status encode_answers(peft__prompt_run *run, int64_t *out_context) {
         w->text.length = length;
         if (w->text.data != NULL) w->text.data[length] = '\0';
         PEFT_TRY(status);
-        context = peft__min_i64(context, same_tokens(run->whole.ids, run->whole.count, run->answer.ids,
-                                                     run->answer.count));
+        context =
+            peft__min_i64(context, same_tokens(run->whole.ids, run->whole.count, run->answer.ids, run->answer.count));
         PEFT_TRY(peft__prompt_room(run, used + run->answer.count, true));
         memcpy(run->tail + used, run->answer.ids, (size_t)run->answer.count * sizeof *run->tail);
         used += run->answer.count;
@@ -142,8 +145,10 @@ static peft_status encode_answers(peft__prompt_run *run, int64_t *out_context) {
 static int64_t common_tokens(const peft__prompt_run *run, int64_t context) {
     int64_t common = 0;
     for (int64_t i = 0; i < context && i < run->whole.count; i++)
-        if (run->whole.end[i] > run->writer.common) return common;
-        else common = i + 1;
+        if (run->whole.end[i] > run->writer.common)
+            return common;
+        else
+            common = i + 1;
     return common;
 }
 

@@ -69,8 +69,7 @@ peft_status peft__prompt_score_cloze(peft__prompt_run *run) {
     peft_context *ctx = run->ctx;
     const bool blank = w->mask_at > 0 && w->text.data[w->mask_at - 1] == ' ';
     for (uint32_t a = 0; a < run->prompt->answer_count; a++)
-        if (run->word_ids[a] < 0)
-            PEFT_TRY(find_word(run, run->prompt->answers[a].text, blank, &run->word_ids[a]));
+        if (run->word_ids[a] < 0) PEFT_TRY(find_word(run, run->prompt->answers[a].text, blank, &run->word_ids[a]));
     PEFT_TRY(peft__encode(ctx, w->tokenizer, w->text.data, w->text.length, peft__prompt_flags(w), &run->whole));
     const int64_t count = run->whole.count, at = find_mask(run);
     if (at < 0)

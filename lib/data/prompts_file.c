@@ -15,9 +15,9 @@ enum { MOST_PROMPTS = 1024, MOST_LABELS = 4096, MOST_ANSWERS = 16384, MOST_SHOTS
 static const char *const TOP_KEYS[] = {"model", "adapter", "data", "labels", "prompts"};
 static const char *const DATA_KEYS[] = {"train",        "test",          "text_key",   "text_pair_key", "label_key",
                                         "max_examples", "test_fraction", "split_seed", "on_bad_row"};
-static const char *const PROMPT_KEYS[] = {"name",       "template",  "verbalizers", "instruction", "chat",
-                                          "shots",      "seeds",     "shot_template", "separator", "joiner",
-                                          "shot_choice", "score",    "calibrate",   "content_free", "reasoning"};
+static const char *const PROMPT_KEYS[] = {"name",        "template", "verbalizers",   "instruction",  "chat",
+                                          "shots",       "seeds",    "shot_template", "separator",    "joiner",
+                                          "shot_choice", "score",    "calibrate",     "content_free", "reasoning"};
 static const char *const REASONING_KEYS[] = {"max_new_tokens", "pattern", "after", "stop"};
 static const char *const SCORES[] = {"token", "sum", "character"}; /* PEFT_SCORE_* */
 
@@ -84,8 +84,7 @@ static peft_status check_keys(const reader *r, const group *g, const char *const
     json_object_foreach((json_t *)g->object, key, value) {
         if (is_one_of(key, all, n)) continue;
         const char *near = peft__closest(key, all, n);
-        if (near != NULL)
-            return complain(r, g, key, PEFT_E_FORMAT, "unknown key; did you mean \"%s\"?", near);
+        if (near != NULL) return complain(r, g, key, PEFT_E_FORMAT, "unknown key; did you mean \"%s\"?", near);
         char list[300] = "";
         for (size_t i = 0, used = 0; i < n && used + strlen(all[i]) + 3 < sizeof list; i++)
             used += (size_t)snprintf(list + used, sizeof list - used, "%s%s", i > 0 ? ", " : "", all[i]);
@@ -253,7 +252,8 @@ static peft_status read_labels(const reader *r, const group *top, const json_t *
         const size_t count = json_object_size(words);
         const char *key;
         json_t *value;
-        if (count > MOST_LABELS) return complain(r, top, "verbalizers", PEFT_E_LIMIT, "at most %d classes", MOST_LABELS);
+        if (count > MOST_LABELS)
+            return complain(r, top, "verbalizers", PEFT_E_LIMIT, "at most %d classes", MOST_LABELS);
         r->p->labels = peft__arena_alloc(&r->p->arena, (count + 1) * sizeof *r->p->labels);
         if (r->p->labels == NULL) return no_memory(r);
         json_object_foreach((json_t *)words, key, value) {
@@ -272,7 +272,8 @@ static peft_status read_labels(const reader *r, const group *top, const json_t *
     return PEFT_OK;
 }
 
-static peft_status put_answer(const reader *r, const group *at, peft__prompt_text *p, const char *text, uint32_t label) {
+static peft_status put_answer(const reader *r, const group *at, peft__prompt_text *p, const char *text,
+                              uint32_t label) {
     if (text[0] == '\0' || strspn(text, " \t\n") == strlen(text))
         return complain(r, at, "verbalizers", PEFT_E_FORMAT, "an answer of class \"%.60s\" is empty",
                         r->p->labels[label]);
@@ -297,7 +298,8 @@ static peft_status read_answers(const reader *r, const group *g, peft__prompt_te
         if (!is_one_of(key, r->p->labels, r->p->label_count)) {
             const char *near = peft__closest(key, r->p->labels, r->p->label_count);
             return complain(r, &at, "verbalizers", PEFT_E_FORMAT, "\"%.60s\" is no class%s%.60s%s", key,
-                            near != NULL ? "; did you mean \"" : "", near != NULL ? near : "", near != NULL ? "\"?" : "");
+                            near != NULL ? "; did you mean \"" : "", near != NULL ? near : "",
+                            near != NULL ? "\"?" : "");
         }
         most += json_array_size(value);
     }
@@ -367,9 +369,9 @@ static peft_status read_reasoning(const reader *r, const group *g, peft__prompt_
     PEFT_TRY(get_text(r, &own, "after", pattern == NULL ? "answer:" : NULL, &p->after));
     if (pattern == NULL) return PEFT_OK;
     if (p->after != NULL)
-        return complain(r, &own, "pattern", PEFT_E_FORMAT, "an answer is found by \"pattern\" or by \"after\", not both");
-    const peft_status status =
-        peft__regex_compile(r->ctx, r->p->regex_memory, pattern, strlen(pattern), &p->pattern);
+        return complain(r, &own, "pattern", PEFT_E_FORMAT,
+                        "an answer is found by \"pattern\" or by \"after\", not both");
+    const peft_status status = peft__regex_compile(r->ctx, r->p->regex_memory, pattern, strlen(pattern), &p->pattern);
     return status < 0 ? peft__fail_in(r->ctx, status, "%s", place(r, &own, "pattern")) : status;
 }
 
@@ -449,7 +451,8 @@ static peft_status read_prompt(const reader *r, const group *g, uint32_t index, 
 static peft_status read_data(const reader *r) {
     peft_prompts *p = r->p;
     const group data = {json_object_get(r->top, "data"), "data"}, top = {r->top, ""};
-    if (!json_is_object(data.object)) return complain(r, &top, "data", PEFT_E_FORMAT, "expected a mapping with \"test\"");
+    if (!json_is_object(data.object))
+        return complain(r, &top, "data", PEFT_E_FORMAT, "expected a mapping with \"test\"");
     PEFT_TRY(check_keys(r, &data, DATA_KEYS, PEFT_COUNT(DATA_KEYS), NULL, 0));
     static const char *const BAD[] = {"error", "skip"};
     int32_t bad;
@@ -465,8 +468,8 @@ static peft_status read_data(const reader *r) {
     p->split_seed = (uint64_t)seed;
     p->skip_bad_rows = bad == 1;
     const json_t *fraction = json_object_get(data.object, "test_fraction");
-    if (fraction != NULL && (!json_is_number(fraction) || !(json_number_value(fraction) > 0.0) ||
-                             !(json_number_value(fraction) < 1.0)))
+    if (fraction != NULL &&
+        (!json_is_number(fraction) || !(json_number_value(fraction) > 0.0) || !(json_number_value(fraction) < 1.0)))
         return complain(r, &data, "test_fraction", PEFT_E_ARG, "is a number above 0 and below 1");
     p->test_fraction = json_number_value(fraction);
     if (p->test.path == NULL && p->test_fraction > 0.0) {

@@ -3,7 +3,8 @@
 
 #include <math.h>
 
-/* ---- Wilson's interval -------------------------------------------------------------------------------------------- */
+/* ---- Wilson's interval --------------------------------------------------------------------------------------------
+ */
 
 /* The number that a standard normal variable stays below with probability p: bisection on erfc, to the last digits. */
 static double normal_quantile(double p) {
@@ -39,7 +40,8 @@ peft_status peft_metric_wilson(peft_context *context, int64_t successes, int64_t
     return PEFT_OK;
 }
 
-/* ---- measures ------------------------------------------------------------------------------------------------------- */
+/* ---- measures -------------------------------------------------------------------------------------------------------
+ */
 
 typedef struct sample {
     peft_context *ctx;
@@ -66,8 +68,7 @@ static double macro_f1(void *user, const int64_t *indices, int64_t count) {
 static peft_status measure_f1(peft_prompt_result *result, const int32_t *predictions, int32_t *scratch, double level,
                               uint32_t samples) {
     peft_prompt_scores *s = &result->scores;
-    for (int64_t i = 0; i < s->count; i++)
-        scratch[i] = predictions[i] < 0 ? (int32_t)s->classes : predictions[i];
+    for (int64_t i = 0; i < s->count; i++) scratch[i] = predictions[i] < 0 ? (int32_t)s->classes : predictions[i];
     sample all = {result->ctx, s->labels, scratch, s->classes + 1, scratch + s->count, s->count};
     peft_interval interval = {.struct_size = (uint32_t)sizeof interval};
     s->macro_f1_low = s->macro_f1_high = NAN;
@@ -101,7 +102,8 @@ peft_status peft__prompt_result_measure(peft_prompt_result *result, double level
     return status;
 }
 
-/* ---- the object ------------------------------------------------------------------------------------------------------- */
+/* ---- the object
+ * ------------------------------------------------------------------------------------------------------- */
 
 peft_status peft_prompt_result_get(const peft_prompt_result *result, peft_prompt_scores *out_scores) {
     if (result == NULL || out_scores == NULL || out_scores->struct_size < sizeof out_scores->struct_size)

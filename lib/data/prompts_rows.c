@@ -94,7 +94,8 @@ static peft_status read_rows(peft_prompts *p, peft__prompt_rows *rows, int32_t p
         if (peft__in_part(&split, number)) {
             status = read_one(p, rows, row, peft__rows_line(file));
             if (status < 0 && status != PEFT_E_NOMEM && status != PEFT_E_LIMIT)
-                status = peft__fail_in(p->ctx, status, "%s:%llu", rows->path, (unsigned long long)peft__rows_line(file));
+                status =
+                    peft__fail_in(p->ctx, status, "%s:%llu", rows->path, (unsigned long long)peft__rows_line(file));
         }
         json_decref(row);
     }

@@ -1,8 +1,8 @@
 /* prompts_text.c: what the model reads: instruction, shots, question.
  *
  * Everything before the question is made once. A chat model gets the instruction as the system message and shots as
- * turns; others get one text with separators. Where an answer comes right behind the text a blank stands between, unless one of
- * the two brings its own: that is how the words stand in what models were trained on.
+ * turns; others get one text with separators. Where an answer comes right behind the text a blank stands between,
+ * unless one of the two brings its own: that is how the words stand in what models were trained on.
  */
 #include "data/prompts.h"
 
@@ -68,8 +68,7 @@ static const char *first_answer(const peft__prompt_text *prompt, int32_t label) 
 /* ---- before the question --------------------------------------------------------------------------------------- */
 
 static const char *keep(peft__prompt_writer *w, const peft__buffer *text) {
-    return text->failed ? NULL
-                        : peft__arena_strndup(&w->arena, text->data != NULL ? text->data : "", text->length);
+    return text->failed ? NULL : peft__arena_strndup(&w->arena, text->data != NULL ? text->data : "", text->length);
 }
 
 /* A solved example as one text. */
@@ -192,8 +191,7 @@ void peft__prompt_writer_end(peft__prompt_writer *w) {
 static peft_status render_chat(peft__prompt_writer *w, const char *content, peft__buffer *out) {
     peft_context *ctx = w->prompts->ctx;
     w->messages[w->message_count] = (peft_chat_message){.role = "user", .content = content};
-    const peft_status status =
-        peft__chat_render(ctx, w->chat, w->messages, w->message_count + 1, true, &w->rendered);
+    const peft_status status = peft__chat_render(ctx, w->chat, w->messages, w->message_count + 1, true, &w->rendered);
     if (status < 0) return peft__fail_in(ctx, status, "%s", w->prompt->where);
     if (w->rendered.text.failed) return no_memory(w);
     peft__buffer_clear(out);
@@ -239,4 +237,3 @@ peft_status peft__prompt_write(peft__prompt_writer *w, const peft__prompt_row *r
 uint32_t peft__prompt_flags(const peft__prompt_writer *w) {
     return w->chat != NULL ? PEFT_ENCODE_PARSE_SPECIAL : PEFT_ENCODE_PARSE_SPECIAL | PEFT_ENCODE_SPECIAL;
 }
-

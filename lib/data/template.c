@@ -128,7 +128,9 @@ const char *peft__template_name(const peft__template *made, uint32_t index) {
     return index < made->name_count ? made->names[index] : NULL;
 }
 
-const char *peft__template_where(const peft__template *made) { return made->where; }
+const char *peft__template_where(const peft__template *made) {
+    return made->where;
+}
 
 /* ---- rendering ------------------------------------------------------------------------------------------------ */
 

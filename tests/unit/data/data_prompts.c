@@ -1,4 +1,5 @@
-/* Hard prompts: scores against transformers, with and without the cache, with adapters; shots; reading answers; errors. */
+/* Hard prompts: scores against transformers, with and without the cache, with adapters; shots; reading answers; errors.
+ */
 #include "data/prompts.h"
 #include "data_test.h"
 #include "train/train.h"
@@ -12,7 +13,8 @@ static peft_prompts *opened(const char *yaml, const char *extra) {
     snprintf(train, sizeof train, "data.train=%s", test_path("prompts/train.csv"));
     const char *overrides[] = {test, train, extra};
     peft_prompts *prompts = NULL;
-    CHECK_OK(ctx, peft_prompts_open_memory(ctx, yaml, strlen(yaml), "p.yaml", overrides, extra != NULL ? 3 : 2, &prompts));
+    CHECK_OK(ctx,
+             peft_prompts_open_memory(ctx, yaml, strlen(yaml), "p.yaml", overrides, extra != NULL ? 3 : 2, &prompts));
     if (prompts == NULL) exit(check_summary() + 1);
     return prompts;
 }
@@ -29,8 +31,8 @@ static peft_model *loaded(const char *name) {
     return model;
 }
 
-static peft_prompt_scores ran(peft_prompts *prompts, peft_session *session, uint32_t index, uint32_t seed, bool no_cache,
-                              peft_prompt_result **out_result) {
+static peft_prompt_scores ran(peft_prompts *prompts, peft_session *session, uint32_t index, uint32_t seed,
+                              bool no_cache, peft_prompt_result **out_result) {
     peft_prompt_run_options options;
     peft_prompt_run_options_init(&options);
     options.no_cache = no_cache;
@@ -171,8 +173,8 @@ static void texts(void) {
     const char *asked = json_string_value(json_object_get(shot->row, "text")), *said = prompts->labels[shot->label];
     char want[512];
     CHECK_OK(ctx, peft_prompts_render(prompts, model, 0, 0, 3, &text));
-    snprintf(want, sizeof want, "Choose: account, billing, shipping\n--\nQ: %s\nA: %s\n--\nQ: where is my parcel, !\nA:",
-             asked, said);
+    snprintf(want, sizeof want,
+             "Choose: account, billing, shipping\n--\nQ: %s\nA: %s\n--\nQ: where is my parcel, !\nA:", asked, said);
     CHECK_STR(text, want);
     peft_text_free(ctx, text);
     CHECK_OK(ctx, peft_prompts_render(prompts, model, 1, 0, 3, &text));
@@ -202,7 +204,8 @@ static void reasoning(void) {
     static const char yaml[] =
         "data: {max_examples: 2}\nlabels: [account, billing, shipping]\ntemplate: \"{text}\"\n"
         "instruction: \"So\"\n"
-        "prompts:\n  - {name: after, verbalizers: {account: [A, login], billing: B, shipping: \"not B\"}, reasoning: {max_new_tokens: 4, after: \"\"}}\n"
+        "prompts:\n  - {name: after, verbalizers: {account: [A, login], billing: B, shipping: \"not B\"}, reasoning: "
+        "{max_new_tokens: 4, after: \"\"}}\n"
         "  - {name: pattern, reasoning: {max_new_tokens: 4, pattern: \"(?i)answer (\\\\w+)\"}}\n";
     peft_prompts *prompts = opened(yaml, NULL);
     CHECK(meant(prompts, " B.") == 1 && meant(prompts, "**not b**, I think") == 2 && meant(prompts, "Login") == 0);
@@ -227,15 +230,16 @@ static void reasoning(void) {
 
 static void refused(const char *yaml, const char *extra, peft_status status, const char *want) {
     peft_prompts *prompts = NULL;
-    CHECK_STATUS(ctx, peft_prompts_open_memory(ctx, yaml, strlen(yaml), "p.yaml", &extra, extra != NULL, &prompts), status);
+    CHECK_STATUS(ctx, peft_prompts_open_memory(ctx, yaml, strlen(yaml), "p.yaml", &extra, extra != NULL, &prompts),
+                 status);
     if (strstr(peft_context_error(ctx), want) == NULL) CHECK_STR(peft_context_error(ctx), want);
     CHECK(prompts == NULL);
 }
 
 static void files(void) {
 #define TOP "data: {test: t.csv}\nlabels: [a, b]\n"
-    refused("data: {test: t.csv}\nlabels: [a, b]\nprompts:\n  - name: x\n    tempate: \"{text}\"\n", NULL, PEFT_E_FORMAT,
-            "p.yaml:5: prompts[0].tempate: unknown key; did you mean \"template\"?");
+    refused("data: {test: t.csv}\nlabels: [a, b]\nprompts:\n  - name: x\n    tempate: \"{text}\"\n", NULL,
+            PEFT_E_FORMAT, "p.yaml:5: prompts[0].tempate: unknown key; did you mean \"template\"?");
     refused(TOP "promts: []\n", NULL, PEFT_E_FORMAT, "did you mean \"prompts\"?");
     refused("data: {tets: t.csv}\nprompts: []\n", NULL, PEFT_E_FORMAT, "");
     refused(TOP "prompts: []\n", NULL, PEFT_E_FORMAT, "expected a list of 1 to");
@@ -251,8 +255,10 @@ static void files(void) {
     refused(TOP "prompts: [{template: x, score: mean}]\n", NULL, PEFT_E_FORMAT, "is one of token, sum, character");
     refused(TOP "prompts: [{template: x, verbalizers: {a: u, c: v}}]\n", NULL, PEFT_E_FORMAT, "\"c\" is no class");
     refused(TOP "prompts: [{template: x, verbalizers: {a: u}}]\n", NULL, PEFT_E_FORMAT, "class \"b\" has no answer");
-    refused(TOP "prompts: [{template: x, verbalizers: {a: u, b: u}}]\n", NULL, PEFT_E_FORMAT, "\"u\" stands for \"a\" and");
-    refused(TOP "prompts: [{template: x, reasoning: {pattern: \"(\"}}]\n", NULL, PEFT_E_UNSUPPORTED, "reasoning.pattern");
+    refused(TOP "prompts: [{template: x, verbalizers: {a: u, b: u}}]\n", NULL, PEFT_E_FORMAT,
+            "\"u\" stands for \"a\" and");
+    refused(TOP "prompts: [{template: x, reasoning: {pattern: \"(\"}}]\n", NULL, PEFT_E_UNSUPPORTED,
+            "reasoning.pattern");
     refused(TOP "prompts: [{name: x, template: x}, {name: x, template: y}]\n", NULL, PEFT_E_FORMAT, "is there twice");
     refused("data: {test: t.csv}\nprompts: [{template: x}]\n", NULL, PEFT_E_FORMAT, "at least two classes");
     refused("data: {}\nlabels: [a, b]\nprompts: [{template: x}]\n", NULL, PEFT_E_FORMAT, "data.test: is missing");
@@ -261,7 +267,8 @@ static void files(void) {
 
 static void runs_refused(void) {
     static const char unknown[] = "data: {}\nlabels: [account, billing, shipping]\nprompts: [{template: \"{txt}\"}]\n";
-    static const char cloze[] = "data: {}\nlabels: [account, billing, shipping]\nprompts: [{template: \"{text} {mask}\"}]\n";
+    static const char cloze[] =
+        "data: {}\nlabels: [account, billing, shipping]\nprompts: [{template: \"{text} {mask}\"}]\n";
     static const char classes[] = "data: {}\nlabels: [account, billing]\nprompts: [{template: \"{text}\"}]\n";
     static const char many[] =
         "data: {}\nlabels: [account, billing, shipping]\nprompts: [{template: \"{text}\", shots: 6}]\n";
@@ -305,15 +312,19 @@ static void wilson(void) {
 }
 
 int main(void) {
-    static const char causal[] = "data: {}\nlabels: [account, billing, shipping]\ntemplate: \"{text}:\"\nprompts:\n"
-                                 "  - {name: words, verbalizers: {account: account, billing: [bills, an invoice], shipping: parcel}}\n"
-                                 "  - {name: sum, score: sum}\n"
-                                 "  - {name: blank, template: \"{text}? \", score: character}\n"
-                                 "  - {name: calibrated, template: \"{text} is\", instruction: Say., calibrate: contextual}\n";
+    static const char causal[] =
+        "data: {}\nlabels: [account, billing, shipping]\ntemplate: \"{text}:\"\nprompts:\n"
+        "  - {name: words, verbalizers: {account: account, billing: [bills, an invoice], shipping: parcel}}\n"
+        "  - {name: sum, score: sum}\n"
+        "  - {name: blank, template: \"{text}? \", score: character}\n"
+        "  - {name: calibrated, template: \"{text} is\", instruction: Say., calibrate: contextual}\n";
     static const char seq2seq[] = "data: {}\nlabels: [account, billing, shipping]\nprompts:\n"
-                                  "  - {name: words, template: \"{text}:\", verbalizers: {account: account, billing: [bills, an invoice], shipping: parcel}}\n";
-    static const char cloze[] = "data: {}\nlabels: [account, billing, shipping]\nverbalizers: {account: a, billing: [b, c], shipping: d}\n"
-                                "prompts:\n  - {name: middle, template: \"{text} is {mask} .\"}\n  - {name: start, template: \"{mask}: {text}\"}\n";
+                                  "  - {name: words, template: \"{text}:\", verbalizers: {account: account, billing: "
+                                  "[bills, an invoice], shipping: parcel}}\n";
+    static const char cloze[] =
+        "data: {}\nlabels: [account, billing, shipping]\nverbalizers: {account: a, billing: [b, c], shipping: d}\n"
+        "prompts:\n  - {name: middle, template: \"{text} is {mask} .\"}\n  - {name: start, template: \"{mask}: "
+        "{text}\"}\n";
     ctx = test_context();
     CHECK_OK(ctx, peft__json_load_file(ctx, test_path("prompts/expected.json"), 0, &expected));
     against_transformers("llama-gqa", causal);
@@ -326,7 +337,8 @@ int main(void) {
     against_transformers("distilbert", cloze);
     cache_and_none("llama-gqa", NULL);
     cache_and_none("gpt2", NULL);
-    cache_and_none("llama-gqa", "{\"peft_type\": \"LORA\", \"r\": 4, \"target_modules\": [\"q_proj\", \"v_proj\"], \"init_lora_weights\": false}");
+    cache_and_none("llama-gqa", "{\"peft_type\": \"LORA\", \"r\": 4, \"target_modules\": [\"q_proj\", \"v_proj\"], "
+                                "\"init_lora_weights\": false}");
     cache_and_none("llama-gqa", "{\"peft_type\": \"PROMPT_TUNING\", \"num_virtual_tokens\": 5}");
     cache_and_none("llama-gqa", "{\"peft_type\": \"PREFIX_TUNING\", \"num_virtual_tokens\": 5}");
     shots();

@@ -22,13 +22,15 @@ static void meter_free(void *user, void *memory, size_t size) {
     free(memory);
 }
 
-static const char CAUSAL[] = "data: {max_examples: 1}\nlabels: [account, billing, shipping]\nprompts:\n"
-                             "  - {name: a, template: \"{text}:\", instruction: \"So\", shots: 1, calibrate: contextual,\n"
-                             "     verbalizers: {account: [a login, x], billing: b, shipping: c}}\n"
-                             "  - {name: b, template: \"{text}:\", reasoning: {max_new_tokens: 2, pattern: \"a(b)\"}}\n"
-                             "  - {name: c, template: \"{text}:\", chat: chatml}\n";
-static const char CLOZE[] = "data: {max_examples: 1}\nlabels: [account, billing, shipping]\n"
-                            "verbalizers: {account: a, billing: b, shipping: d}\nprompts: [{template: \"{mask} {text}\"}]\n";
+static const char CAUSAL[] =
+    "data: {max_examples: 1}\nlabels: [account, billing, shipping]\nprompts:\n"
+    "  - {name: a, template: \"{text}:\", instruction: \"So\", shots: 1, calibrate: contextual,\n"
+    "     verbalizers: {account: [a login, x], billing: b, shipping: c}}\n"
+    "  - {name: b, template: \"{text}:\", reasoning: {max_new_tokens: 2, pattern: \"a(b)\"}}\n"
+    "  - {name: c, template: \"{text}:\", chat: chatml}\n";
+static const char CLOZE[] =
+    "data: {max_examples: 1}\nlabels: [account, billing, shipping]\n"
+    "verbalizers: {account: a, billing: b, shipping: d}\nprompts: [{template: \"{mask} {text}\"}]\n";
 static const char SEQ2SEQ[] =
     "data: {max_examples: 1}\nlabels: [account, billing, shipping]\nprompts: [{template: \"{text}\"}]\n";
 

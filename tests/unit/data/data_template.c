@@ -47,7 +47,8 @@ int main(void) {
     renders("", "{}", "");
     renders("no names", "{}", "no names");
     renders("{text}", "{\"text\": \"the row's\"}", "from {label}"); /* what is put in is not read again */
-    renders("a {n} b { x } c {on}{gone}.", "{\"n\": -3, \"x\": 0.5, \"on\": true, \"gone\": null}", "a -3 b 0.5 c true.");
+    renders("a {n} b { x } c {on}{gone}.", "{\"n\": -3, \"x\": 0.5, \"on\": true, \"gone\": null}",
+            "a -3 b 0.5 c true.");
     renders("{{text}} {{{x}}} }}{{", "{\"x\": \"y\"}", "{text} {y} }{");
     renders("{caf\xc3\xa9} {mask}{mask}", "{\"caf\xc3\xa9\": \"\xe2\x82\xac\"}", "\xe2\x82\xac [MASK][MASK]");
     refuses("{txt}", "{\"text\": \"a\", \"label\": 1}",
