@@ -105,7 +105,7 @@ PEFT_API void peft_prompt_run_options_init_sized(peft_prompt_run_options *option
  *  adapters. The data files are read at the first run that needs them and kept. `options` may be NULL.
  *  Errors: PEFT_E_IO and PEFT_E_FORMAT (data: with file and line), PEFT_E_ARG (no such prompt, an answer without tokens, a word that is several tokens
  *  for {mask}, more shots than rows), PEFT_E_LIMIT (a text beyond the model's positions, with file and line), PEFT_E_STATE (in the middle of a pass),
- *  PEFT_E_UNSUPPORTED (neither a language model; {mask} on a model that is not a masked one), PEFT_E_CANCELLED. */
+ *  PEFT_E_NONFINITE (a score that is no number), PEFT_E_UNSUPPORTED (not a language model; {mask} on a model that is not a masked one), PEFT_E_CANCELLED. */
 PEFT_API PEFT_NODISCARD peft_status peft_prompts_run(peft_prompts *prompts, peft_session *session, uint32_t index, uint32_t seed_index,
                                                      const peft_prompt_run_options *options, peft_prompt_result **out_result);
 PEFT_API void peft_prompt_result_destroy(peft_prompt_result *result);

@@ -166,6 +166,8 @@ int32_t peft__prompt_class_of(const peft_prompts *prompts, const peft__prompt_te
                               size_t length);
 /* Scores of classes from -log p, numbers of tokens and texts of the answers. */
 void peft__prompt_class_scores(peft__prompt_run *run, const double *nll, const int64_t *tokens);
+/* Of the first `count` tokens of run->whole those that lie before the question; never all. */
+int64_t peft__prompt_common(const peft__prompt_run *run, int64_t count);
 peft_status peft__prompt_room(peft__prompt_run *run, int64_t count, bool tail);
 
 /* ---- results ----------------------------------------------------------------------------------------------------- */

@@ -141,23 +141,18 @@ static peft_status encode_answers(peft__prompt_run *run, int64_t *out_context) {
     return context > 0 ? PEFT_OK : begin_text(run, out_context);
 }
 
-/* Tokens of the context that lie before the question: at most these stay in the cache. */
-static int64_t common_tokens(const peft__prompt_run *run, int64_t context) {
+int64_t peft__prompt_common(const peft__prompt_run *run, int64_t count) {
     int64_t common = 0;
-    for (int64_t i = 0; i < context && i < run->whole.count; i++)
-        if (run->whole.end[i] > run->writer.common)
-            return common;
-        else
-            common = i + 1;
+    while (common + 1 < count && run->whole.end[common] <= run->writer.common) common++;
     return common;
 }
 
 static peft_status score_cached(peft__prompt_run *run, int64_t context, double *nll) {
     peft_session *session = run->session;
-    const int64_t wanted = context + 1;
+    const int64_t wanted = context + 1, common = peft__prompt_common(run, context);
     const float *logits = NULL;
     int64_t kept = peft__reading_rows(session);
-    kept = peft__min_i64(peft__min_i64(kept, run->count), peft__min_i64(common_tokens(run, context), context - 1));
+    kept = peft__min_i64(peft__min_i64(kept, run->count), common);
     kept = same_tokens(run->ids, kept, run->whole.ids, context);
     if (run->count == 0 || wanted > peft__reading_room(session)) {
         PEFT_TRY(peft__reading_begin(session, wanted + wanted / 4 + 64, context));
@@ -166,8 +161,7 @@ static peft_status score_cached(peft__prompt_run *run, int64_t context, double *
     peft__reading_keep(session, kept);
     PEFT_TRY(peft__prompt_room(run, context, false));
     memcpy(run->ids, run->whole.ids, (size_t)context * sizeof *run->ids);
-    run->count = 0; /* nothing is sure until the text is read */
-    const int64_t common = peft__min_i64(common_tokens(run, context), context - 1);
+    run->count = 0;      /* nothing is sure until the text is read */
     if (common > kept) { /* once, apart from the rows' own work */
         const uint64_t started = peft__clock_us();
         PEFT_TRY(peft__reading_put(session, run->ids + kept, common - kept, NULL));

@@ -132,15 +132,9 @@ static peft_status understand(peft__prompt_run *run, const char *text, size_t le
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-static int64_t common_tokens(const peft__prompt_run *run) {
-    int64_t common = 0;
-    while (common + 1 < run->whole.count && run->whole.end[common] <= run->writer.common) common++;
-    return common;
-}
-
 /* Brings what all rows have in common into the cache. */
 static peft_status read_common(peft__prompt_run *run, int64_t rows) {
-    const int64_t common = common_tokens(run);
+    const int64_t common = peft__prompt_common(run, run->whole.count);
     int64_t kept = 0;
     while (kept < run->count && kept < common && run->ids[kept] == run->whole.ids[kept]) kept++;
     if (run->count == 0 || rows > peft__reading_room(run->session)) {
