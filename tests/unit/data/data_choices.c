@@ -1,13 +1,15 @@
-/* Questions with answers to choose among: what batches hold for both kinds of models, rank classification, T-Few's losses on a
- * causal model, and rows that are wrong. */
+/* Questions with answers to choose among: what batches hold for both kinds of models, rank classification, T-Few's
+ * losses on a causal model, and rows that are wrong. */
 #include <math.h>
 
 #include "check.h"
 #include "peft/peft.h"
 
-static const char rows[] = "{\"input\": \"the cat sat on the\", \"choices\": [\"mat\", \"moon and the stars\", \"hat\"], \"answer\": 1}\n"
-                           "{\"input\": \"two and two\", \"choices\": [\"four\", \"five\"], \"answer\": \"five\"}\n"
-                           "{\"input\": \"say it\", \"choices\": [\"no\", \"no\", \"3\", \"1\"], \"answer\": 3}\n";
+static const char rows[] =
+    "{\"input\": \"the cat sat on the\", \"choices\": [\"mat\", \"moon and the stars\", \"hat\"], "
+    "\"answer\": 1}\n"
+    "{\"input\": \"two and two\", \"choices\": [\"four\", \"five\"], \"answer\": \"five\"}\n"
+    "{\"input\": \"say it\", \"choices\": [\"no\", \"no\", \"3\", \"1\"], \"answer\": 3}\n";
 static const char classes[] = "text,kind\n"
                               "\"a fine film, {really}\",good\n"
                               "dull,bad\n"
@@ -148,8 +150,9 @@ static void test_rank(void) {
 
 /* The losses on a causal model are those made by hand from -log p of each token of each answer. */
 static void test_causal_losses(void) {
-    static const char config[] = "{\"peft_type\": \"IA3\", \"target_modules\": [\"k_proj\", \"v_proj\", \"down_proj\"], "
-                                 "\"feedforward_modules\": [\"down_proj\"], \"task_type\": \"CAUSAL_LM\"}";
+    static const char config[] =
+        "{\"peft_type\": \"IA3\", \"target_modules\": [\"k_proj\", \"v_proj\", \"down_proj\"], "
+        "\"feedforward_modules\": [\"down_proj\"], \"task_type\": \"CAUSAL_LM\"}";
     peft_dataset_options options = options_of(0);
     options.batch_size = 3;
     peft_dataset *data = open_text(llama, rows, "rows.jsonl", &options);
@@ -249,7 +252,8 @@ static void test_verbalizers(void) {
     options = options_of(0);
     options.verbalizers = fields;
     options.verbalizer_count = 2;
-    static const char copa[] = "{\"premise\": \"it rained\", \"choice1\": \"wet\", \"choice2\": \"dry as dust\", \"label\": 0}\n";
+    static const char copa[] =
+        "{\"premise\": \"it rained\", \"choice1\": \"wet\", \"choice2\": \"dry as dust\", \"label\": 0}\n";
     options.input_template = "{premise}, so it is";
     data = open_text(llama, copa, "rows.jsonl", &options);
     CHECK_OK(ctx, peft_dataset_next(data, &batch));
@@ -313,8 +317,9 @@ static void test_bad_rows(void) {
     const peft_dataset_options options = options_of(0);
     for (size_t i = 0; i < sizeof bad / sizeof bad[0]; i++) {
         peft_dataset *data = NULL;
-        CHECK_STATUS(ctx, peft_dataset_open_memory(ctx, t5, bad[i].row, strlen(bad[i].row), "rows.jsonl", &options, &data),
-                     PEFT_E_FORMAT);
+        const peft_status status =
+            peft_dataset_open_memory(ctx, t5, bad[i].row, strlen(bad[i].row), "rows.jsonl", &options, &data);
+        CHECK_STATUS(ctx, status, PEFT_E_FORMAT);
         const char *error = peft_context_error(ctx);
         if (!CHECK(strstr(error, "rows.jsonl:1") != NULL && strstr(error, bad[i].says) != NULL))
             fprintf(stderr, "    %s\n", error);
