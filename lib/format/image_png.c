@@ -18,6 +18,7 @@ typedef struct state {
     peft__image *out;
     png_bytep *rows;
     peft_status status;
+    bool starved; /* libpng asked for memory that there was not */
     char message[160];
     jmp_buf back;
 } state;
@@ -46,8 +47,10 @@ static void read_bytes(png_structp png, png_bytep to, png_size_t count) {
 }
 
 static png_voidp take(png_structp png, png_alloc_size_t size) {
-    const state *s = png_get_mem_ptr(png);
-    return peft__alloc(s->ctx->mem, size);
+    state *s = png_get_mem_ptr(png);
+    void *memory = peft__alloc(s->ctx->mem, size);
+    s->starved = s->starved || memory == NULL;
+    return memory;
 }
 
 static void give_back(png_structp png, png_voidp memory) {
@@ -102,7 +105,9 @@ peft_status peft__image_png(peft_context *ctx, const char *name, const uint8_t *
         s.status = peft__fail_nomem(ctx, 1024, "a picture");
     else
         decode(&s, png, info);
-    if (s.status == PEFT_E_FORMAT)
+    if (s.status == PEFT_E_FORMAT && s.starved)
+        s.status = peft__fail_nomem(ctx, 1024, "a picture");
+    else if (s.status == PEFT_E_FORMAT)
         (void)peft__fail(ctx, PEFT_E_FORMAT, "%s: damaged PNG: %s", name, s.message[0] != '\0' ? s.message : "unknown");
     png_destroy_read_struct(&png, &info, NULL);
     peft__free(ctx->mem, s.rows);

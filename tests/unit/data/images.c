@@ -322,6 +322,62 @@ static void test_folder(const peft_model *model) {
     peft_dataset_destroy(set);
 }
 
+typedef struct meter {
+    long left, live; /* allocations until all fail, negative = never; blocks held */
+} meter;
+
+static void *meter_alloc(void *user, size_t size, size_t align) {
+    meter *m = user;
+    if (m->left == 0) return NULL;
+    if (m->left > 0) m->left--;
+    m->live++;
+    return aligned_alloc(align, (size + align - 1) / align * align);
+}
+
+static void meter_free(void *user, void *memory, size_t size) {
+    meter *m = user;
+    (void)size;
+    if (memory != NULL) m->live--;
+    free(memory);
+}
+
+/* Every allocation fails in turn, those of libpng too: a status, no leak, and the next try works. */
+static void test_memory(const peft_model *model) {
+    char path[PATH];
+    meter m = {.left = -1};
+    const peft_allocator allocator = {meter_alloc, meter_free, &m};
+    peft_context_options options;
+    peft_context_options_init(&options);
+    options.threads = 1;
+    options.allocator = &allocator;
+    peft_context *own = NULL;
+    CHECK_OK(ctx, peft__make_dirs(ctx, inside(path, "few/a")));
+    copy_picture(PEFT_HAVE_PNG ? "palette.png" : "grey.pgm", "few/a/1.png");
+    copy_picture(PEFT_HAVE_JPEG ? "cmyk.jpg" : "grey.pgm", "few/a/2.jpg");
+    if (!CHECK(peft_context_create(&options, &own) == PEFT_OK)) return;
+    peft_dataset_options rows;
+    peft_dataset_options_init(&rows);
+    rows.batch_size = 2;
+    const long before = m.live;
+    peft_status status = PEFT_E_NOMEM;
+    long n = 0;
+    for (; status < 0 && n < 2000; n++) {
+        peft_dataset *set = NULL;
+        peft_batch batch;
+        m.left = n;
+        status = peft_dataset_open(own, model, inside(path, "few"), &rows, &set);
+        if (status >= 0) status = peft_dataset_next(set, &batch);
+        peft_dataset_destroy(set);
+        m.left = -1;
+        if (CHECK(status >= 0 || status == PEFT_E_NOMEM) && CHECK(m.live == before)) continue;
+        fprintf(stderr, "    allocation %ld: %s: %s\n", n, peft_status_name(status), peft_context_error(own));
+        break;
+    }
+    CHECK(status >= 0 && n > 10);
+    peft_context_destroy(own);
+    CHECK(m.live == 0);
+}
+
 static void test_binaries(const peft_model *model) {
     char path[PATH], labels[16];
     double sum;
@@ -364,8 +420,9 @@ static void test_datasets(const peft_model *model) {
     if (!CHECK(mkdtemp(folder) != NULL)) return;
     test_folder(model);
     test_binaries(model);
+    test_memory(model);
     static const char *const files[] = {"set/cat/1.ppm", "set/dog/1.pgm", "set/dog/2.ppm", "set/dog/readme.txt", "set/eel/7.pgm", "set/cat", "set/dog", "set/eel", "set/.hidden", "set",
-                                        "list.csv", "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "batch.bin", "."};
+                                        "list.csv", "train-images-idx3-ubyte", "train-labels-idx1-ubyte", "batch.bin", "few/a/1.png", "few/a/2.jpg", "few/a", "few", "."};
     for (size_t i = 0; i + 1 < PEFT_COUNT(files); i++) {
         char path[PATH];
         CHECK(remove(inside(path, files[i])) == 0);
