@@ -147,17 +147,19 @@ peft_status peft__adapter_check_base(const peft_adapter *adapter, const char *wh
 
 /* With bias "all", HF PEFT saves biases under modules_to_save three times: as the module's, and under the two names that
  * they have in memory (with the adapter's name where the module has parts); the untrained original is never read. */
-static bool is_second_copy(const peft__tensors *tensors, peft__arena *arena, const char *name) {
+static peft_status is_second_copy(const peft_adapter *adapter, const peft__tensors *tensors, peft__arena *arena,
+                                  const char *name, bool *out) {
     static const char original[] = ".original_module.", saved[] = ".modules_to_save.";
-    if (strstr(name, original) != NULL) return true;
+    *out = strstr(name, original) != NULL;
     const char *at = strstr(name, saved);
-    for (int i = 0; at != NULL && i < 2; i++) {
+    for (int i = 0; at != NULL && !*out && i < 2; i++) {
         const char *rest = at + sizeof saved - 1;
         if (i == 1) rest = strchr(rest, '.') != NULL ? strchr(rest, '.') + 1 : rest;
         const char *first = peft__arena_strfmt(arena, "%.*s.%s", (int)(at - name), name, rest);
-        if (first != NULL && peft__tensors_find(tensors, first) != NULL) return true;
+        if (first == NULL) return peft__fail_nomem(adapter->ctx, strlen(name), "an adapter's names");
+        *out = peft__tensors_find(tensors, first) != NULL;
     }
-    return false;
+    return PEFT_OK;
 }
 
 static peft_status read_all(peft_adapter *adapter, const peft__tensors *tensors, places *p) {
@@ -170,8 +172,9 @@ static peft_status read_all(peft_adapter *adapter, const peft__tensors *tensors,
     uint32_t renamed = 0;
     for (size_t i = 0; i < count; i++) {
         const peft__tensor *tensor = peft__tensors_at(tensors, i);
-        bool taken = false;
-        if (is_second_copy(tensors, &p->arena, tensor->name)) continue;
+        bool taken = false, again = false;
+        PEFT_TRY(is_second_copy(adapter, tensors, &p->arena, tensor->name, &again));
+        if (again) continue;
         PEFT_TRY(place(adapter, p, tensor, &renamed, &taken));
         if (!taken) unmatched[unmatched_count++] = tensor->name;
     }
