@@ -43,3 +43,40 @@ def test_other_measures():
         assert peft.metrics.answer(context, "the Cat.", ["cat"]) == (1.0, 1.0)
         with pytest.raises(ValueError):
             peft.metrics.classes(context, [1, 2], [1], 3)
+
+
+def test_evaluation():
+    with peft.Context() as context:
+        path = os.path.join(DATA, "tickets.csv")
+        names = peft.Dataset.labels(context, path, "classification").label_names
+        model = peft.Model(context, os.path.join(DATA, "bert-tiny"), task="SEQ_CLS", label_names=names)
+        assert model.config["label2id"] == {"account": 0, "billing": 1, "shipping": 2}
+        data = peft.Dataset(context, model, path, batch_size=7)
+        adapter = peft.Adapter(context, model, peft_type="LORA", r=2, target_modules=["query"])
+        session = peft.Session(context, model, adapter, class_weights=data.balanced_weights())
+        found = peft.Evaluation(session, data)
+        assert len(found) == 60 and found.metric_names[0] == "accuracy" and found.label_names == names
+        assert found.confusion().sum() == 60 and set(found.metrics()) == set(found.metric_names)
+        interval = found.metric("accuracy", samples=100)
+        assert interval["low"] <= interval["value"] <= interval["high"]
+        assert "label by prediction" in found.report()
+        new = peft.Dataset(context, model, path, unlabelled=1, shuffle=0)
+        rows = list(peft.Evaluation(session, new))
+        assert len(rows) == 60 and rows[3]["row"] == 3 and rows[3]["prediction"] in rows[3]["scores"]
+        assert peft.greater_is_better("macro_f1") and peft.greater_is_better("loss") is False and peft.greater_is_better("x") is None
+        with pytest.raises(peft.ArgumentError, match="there are: accuracy"):
+            found.metric("pearson")
+
+
+def test_embeddings(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("anchor,positive\nis it by the sea,it is by the sea\nreturn it,the return\n")
+    with peft.Context() as context:
+        model = peft.Model(context, os.path.join(DATA, "bert-tiny"), task="FEATURE_EXTRACTION")
+        data = peft.Dataset(context, model, path, "pairs", batch_size=2)
+        session = peft.Session(context, model)
+        batch = data.next()
+        found = session.embed(batch)
+        assert found.shape == (4, 32) and numpy.allclose((found ** 2).sum(1), 1, atol=1e-5)
+        hidden, at = session.logits(batch), batch.offsets
+        assert numpy.allclose(session.embed(batch, normalize=False)[1], hidden[at[1]:at[2]].mean(0), atol=1e-5)
