@@ -33,6 +33,27 @@ def test_classes(tmp_path):
             peft.metrics.bootstrap(context, lambda i: 1 / 0, 3, 10)
 
 
+def test_answers_to_choose_among(tmp_path):
+    """One question, three answers: an encoder-decoder model reads it once, a causal model three times, and both rank."""
+    path = tmp_path / "rows.jsonl"
+    path.write_text('{"text": "two and two is", "kind": "b"}\n{"text": "red is", "kind": "a"}\n')
+    models = os.path.join(DATA, "..", "models")
+    options = dict(format="choices", input_template="{text}", verbalizers=[" yes", " no {text}", " so"], label_key="kind", label_names=["a", "b", "c"],
+                   batch_size=2, shuffle=0)
+    with peft.Context() as context:
+        for name in ("t5-v11", "llama-gqa"):
+            model = peft.Model(context, os.path.join(models, name))
+            batch = peft.Dataset(context, model, path, **options).next()
+            assert list(batch.sequence_labels) == [1, 0]
+            session = peft.Session(context, model)
+            nll, tokens = session.score(batch)
+            best, losses = session.rank(batch)
+            mean = (nll / tokens).reshape(2, 3)
+            assert list(best) == list(mean.argmin(1))
+            expected = mean[[0, 1], [1, 0]] + numpy.log(numpy.exp(-mean).sum(1))
+            assert losses == pytest.approx(expected)
+
+
 def test_other_measures():
     with peft.Context() as context:
         targets, guess = numpy.float32([[1, 0], [0, 1]]), numpy.float32([[2, -1], [1, 3]])
