@@ -10,9 +10,11 @@ enum { SAMPLES = 1000 };
 static const char HELP[] =
     "usage: peft eval RECIPE.yaml|ADAPTER [key=value ...] [--adapter DIR] [--base] [--quiet] [--json]\n"
     "\n"
-    "How good the model alone and the adapter in output.dir are on the recipe's validation data (on its training data when "
+    "How good the model alone and the adapter in output.dir are on the recipe's validation data (on its training data "
+    "when "
     "there is none): loss and perplexity;\n"
-    "for labelled data every measure of the task with an interval (bootstrap, 95 %), each class and the confusion matrix. "
+    "for labelled data every measure of the task with an interval (bootstrap, 95 %), each class and the confusion "
+    "matrix. "
     "The folder of an adapter that\n"
     "`peft train` made stands for its recipe.\n"
     "\n"

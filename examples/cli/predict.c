@@ -4,19 +4,22 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char HELP[] =
-    "usage: peft predict RECIPE.yaml|ADAPTER [key=value ...] --input FILE [--output OUT.jsonl] [--adapter DIR] [--quiet]\n"
-    "\n"
-    "Answers rows without labels with the adapter in output.dir, one line of JSON each: the row's own fields, \"row\" (its "
-    "number, from 0) and \"prediction\": a class\n"
-    "with its probability and those of all classes, a list of classes, a number, a tag for each word, an answer, or words "
-    "for each [MASK]. The folder of an adapter\n"
-    "that `peft train` made stands for its recipe.\n"
-    "\n"
-    "  --input FILE         .csv, .tsv, .jsonl, .json, each also .gz\n"
-    "  --output FILE        instead of standard output\n"
-    "  --adapter DIR        another adapter; without any the model answers alone\n"
-    "  --on-bad-row skip    leaves malformed rows out and counts them\n";
+static const char HELP[] = "usage: peft predict RECIPE.yaml|ADAPTER [key=value ...] --input FILE [--output OUT.jsonl] "
+                           "[--adapter DIR] [--quiet]\n"
+                           "\n"
+                           "Answers rows without labels with the adapter in output.dir, one line of JSON each: the "
+                           "row's own fields, \"row\" (its "
+                           "number, from 0) and \"prediction\": a class\n"
+                           "with its probability and those of all classes, a list of classes, a number, a tag for each "
+                           "word, an answer, or words "
+                           "for each [MASK]. The folder of an adapter\n"
+                           "that `peft train` made stands for its recipe.\n"
+                           "\n"
+                           "  --input FILE         .csv, .tsv, .jsonl, .json, each also .gz\n"
+                           "  --output FILE        instead of standard output\n"
+                           "  --adapter DIR        another adapter; without any the model answers alone\n"
+                           "  --no-answer          questions may have no answer in their context: the empty text\n"
+                           "  --on-bad-row skip    leaves malformed rows out and counts them\n";
 
 static bool write_predictions(const run *r, peft_evaluation *evaluation, const char *output) {
     FILE *out = output != NULL ? fopen(output, "wb") : stdout;
@@ -39,7 +42,7 @@ static bool write_predictions(const run *r, peft_evaluation *evaluation, const c
     return true;
 }
 
-static bool predict(run *r, const char *input, const char *output) {
+static bool predict(run *r, const char *input, const char *output, bool no_answer) {
     peft_dataset_options options;
     peft_dataset_options_init(&options);
     if (peft_recipe_dataset_options(r->recipe, PEFT_PART_VALIDATION, &options) < 0) return false;
@@ -55,7 +58,10 @@ static bool predict(run *r, const char *input, const char *output) {
     if (!run_open_session(r, r->adapter, &r->session)) return false;
     peft_evaluation *evaluation = NULL;
     interrupt_watch(r->session);
-    const peft_status status = peft_evaluate(r->session, r->validation, NULL, &evaluation);
+    peft_evaluate_options how;
+    peft_evaluate_options_init(&how);
+    how.no_answer = no_answer ? 1 : 0;
+    const peft_status status = peft_evaluate(r->session, r->validation, &how, &evaluation);
     interrupt_ignore();
     if (status < 0) return interrupted() || cli_fail(r->c, NULL);
     const bool good = write_predictions(r, evaluation, output);
@@ -69,7 +75,9 @@ int command_predict(cli *c, args *a) {
         fputs(HELP, stdout);
         return EXIT_DONE;
     }
-    const char *folder = args_text(a, "--adapter"), *input = args_text(a, "--input"), *output = args_text(a, "--output");
+    const char *folder = args_text(a, "--adapter"), *input = args_text(a, "--input"),
+               *output = args_text(a, "--output");
+    const bool no_answer = args_flag(a, "--no-answer");
     if (input == NULL && !a->failed) return args_usage(a, "--input is needed");
     run r;
     int code = run_open_for(&r, c, a, 0, folder != NULL ? folder : "");
@@ -80,7 +88,7 @@ int command_predict(cli *c, args *a) {
         if (folder != NULL || (config != NULL && file_exists(config)))
             good = peft_adapter_load(c->context, r.model, from, &r.adapter) >= 0 || cli_fail(c, NULL);
         free(config);
-        good = good && predict(&r, input, output);
+        good = good && predict(&r, input, output, no_answer);
         code = !good ? EXIT_FAILED : interrupted() ? EXIT_INTERRUPTED : EXIT_DONE;
     }
     run_close(&r);

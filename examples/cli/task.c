@@ -110,13 +110,12 @@ bool run_open_model(run *r) {
     if (good && open && peft_model_get_info(r->model, &info) >= 0) {
         const int32_t form = form_of(r, info.task, options.problem_type);
         const bool cloze = info.task == PEFT_TASK_MASKED_LM && form == PEFT_DATA_CLASSIFICATION;
-        const bool sorts = info.task == PEFT_TASK_SEQ_CLS || info.task == PEFT_TASK_TOKEN_CLS ||
-                           info.task == PEFT_TASK_IMAGE_CLS;
+        const bool sorts =
+            info.task == PEFT_TASK_SEQ_CLS || info.task == PEFT_TASK_TOKEN_CLS || info.task == PEFT_TASK_IMAGE_CLS;
         const bool head = sorts && has_new_head(r->model);
         const bool classes = form == PEFT_DATA_CLASSIFICATION || form == PEFT_DATA_MULTI_LABEL ||
                              form == PEFT_DATA_TOKEN_CLS || form == PEFT_DATA_IMAGES;
-        if (classes && (head || cloze) &&
-            peft_recipe_data_path(r->recipe, PEFT_PART_TRAIN) != NULL)
+        if (classes && (head || cloze) && peft_recipe_data_path(r->recipe, PEFT_PART_TRAIN) != NULL)
             good = load_for_data(r, &options, form);
     }
     free_names(names, count);
@@ -131,8 +130,7 @@ bool run_class_weights(run *r) {
         return false;
     }
     r->class_weights = calloc(count, sizeof *r->class_weights);
-    if (r->class_weights == NULL ||
-        peft_recipe_class_weights(r->recipe, r->train, r->class_weights, count, NULL) < 0) {
+    if (r->class_weights == NULL || peft_recipe_class_weights(r->recipe, r->train, r->class_weights, count, NULL) < 0) {
         fprintf(stderr, "peft: %s\n", r->class_weights == NULL ? "out of memory" : peft_context_error(r->reader));
         return false;
     }

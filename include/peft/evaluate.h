@@ -21,7 +21,8 @@ typedef struct peft_evaluate_options {
     int64_t max_batches;       /**< 0 = all (default) */
     int64_t max_answer_length; /**< question answering: tokens of an answer; default 30 */
     float threshold;           /**< several classes: a class is given where its probability is above this; default 0.5 */
-    uint32_t reserved;
+    uint32_t no_answer;        /**< question answering on data without labels: 1: "no answer" may be given, where nothing scores higher; labelled data decides itself;
+                                    default 0 */
 } peft_evaluate_options;
 
 PEFT_API void peft_evaluate_options_init_sized(peft_evaluate_options *options, uint32_t size);

@@ -158,8 +158,9 @@ static peft_status set_up_format(peft_dataset *dataset, const peft__data_base *b
         own->right_only = 0; /* these learn from the others too */
     dataset->store.pairs = base->task == PEFT_TASK_MULTIPLE_CHOICE;
     if (dataset->store.apart && own->format != PEFT_DATA_CHOICES) dataset->store.learns = PEFT__LEARNS_ANSWER;
-    dataset->store.typed = base->types > 1 && (peft__is_labelled(own->format) || own->format == PEFT_DATA_QUESTION_ANS ||
-                                                    dataset->store.pairs || dataset->store.embeds);
+    dataset->store.typed =
+        base->types > 1 && (peft__is_labelled(own->format) || own->format == PEFT_DATA_QUESTION_ANS ||
+                            dataset->store.pairs || dataset->store.embeds);
     dataset->store.worded = own->format == PEFT_DATA_TOKEN_CLS;
     dataset->store.keeps_rows = own->unlabelled != 0 && own->format != PEFT_DATA_IMAGES;
     if (own->format == PEFT_DATA_MASKED_LM) {

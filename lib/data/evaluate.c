@@ -18,8 +18,8 @@ void peft_evaluate_options_init_sized(peft_evaluate_options *options, uint32_t s
 void peft_evaluation_destroy(peft_evaluation *e) {
     if (e == NULL) return;
     peft_context *ctx = e->ctx;
-    void *const blocks[] = {e->names,   e->rows,  e->inputs,  e->labels, e->given, e->outputs,
-                            e->targets, e->words, e->offsets, e->answers, e->spans,  e->question_of};
+    void *const blocks[] = {e->names,   e->rows,  e->inputs,  e->labels,  e->given, e->outputs,
+                            e->targets, e->words, e->offsets, e->answers, e->spans, e->question_of};
     for (size_t i = 0; i < PEFT_COUNT(blocks); i++) peft__free(ctx->mem, blocks[i]);
     peft__buffer_free(&e->text);
     peft__arena_free(&e->arena);
@@ -90,7 +90,8 @@ peft_status peft__evaluation_reserve(peft_evaluation *e, int64_t elements) {
     return PEFT_OK;
 }
 
-/* ---- answers ------------------------------------------------------------------------------------------------------ */
+/* ---- answers ------------------------------------------------------------------------------------------------------
+ */
 
 /* Probabilities of one row of logits. */
 static void softmax(const float *logits, int64_t cols, float *out) {
@@ -195,7 +196,8 @@ static peft_status take_all(peft_evaluation *e, const peft_dataset *dataset, con
 static peft_status take_windows(peft_evaluation *e, const peft_dataset *dataset, const peft_batch *batch,
                                 const int32_t *examples, const peft__value *logits) {
     for (int64_t s = 0; s < batch->sequences; s++) {
-        const int64_t length = batch->offsets[s + 1] - batch->offsets[s], row = dataset->store.examples[examples[s]].row;
+        const int64_t length = batch->offsets[s + 1] - batch->offsets[s],
+                      row = dataset->store.examples[examples[s]].row;
         if (row >= e->rows_known) {
             const int64_t known = peft__max_i64(row + 1, e->rows_known + e->rows_known / 2);
             PEFT_TRY(grow(e->ctx, &e->question_of, known, sizeof *e->question_of));
@@ -249,8 +251,7 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
     if (e->asks == PEFT__ASKS_SPANS) return take_windows(e, dataset, batch, examples, logits);
     if (e->asks != PEFT__ASKS_WORDS) PEFT_TRY(check_columns(e, logits));
     if (e->asks == PEFT__ASKS_TAGS && e->labelled) return take_labelled(e, dataset, batch, examples, logits);
-    if (e->asks == PEFT__ASKS_TAGS || e->asks == PEFT__ASKS_WORDS)
-        return take_all(e, dataset, batch, examples, logits);
+    if (e->asks == PEFT__ASKS_TAGS || e->asks == PEFT__ASKS_WORDS) return take_all(e, dataset, batch, examples, logits);
     if (logits->rows->count != batch->sequences)
         return peft__fail(e->ctx, PEFT_E_INTERNAL, "%lld rows of logits for %lld sequences",
                           (long long)logits->rows->count, (long long)batch->sequences);
@@ -262,7 +263,8 @@ static peft_status answer(peft_evaluation *e, peft_session *session, const peft_
     return PEFT_OK;
 }
 
-/* ---- going through ------------------------------------------------------------------------------------------------ */
+/* ---- going through ------------------------------------------------------------------------------------------------
+ */
 
 static peft_status choose(peft_evaluation *e, const peft_dataset *dataset) {
     const peft__store *store = &dataset->store;
@@ -302,7 +304,8 @@ static peft_status choose(peft_evaluation *e, const peft_dataset *dataset) {
         break;
     }
     if (e->asks == PEFT__ASKS_NOTHING && !e->labelled)
-        return peft__fail(e->ctx, PEFT_E_UNSUPPORTED, "a language model predicts by generating: peft_session_generate()");
+        return peft__fail(e->ctx, PEFT_E_UNSUPPORTED,
+                          "a language model predicts by generating: peft_session_generate()");
     if (e->asks == PEFT__ASKS_NOTHING || e->asks == PEFT__ASKS_WORDS || e->asks == PEFT__ASKS_VALUES) return PEFT_OK;
     if (e->classes == 0 || dataset->labels.names == NULL)
         return peft__fail(e->ctx, PEFT_E_ARG, "the data set has no classes");

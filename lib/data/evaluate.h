@@ -52,13 +52,13 @@ struct peft_evaluation {
     const char **inputs; /* [count] JSON, or NULL */
     int32_t *labels;     /* CLASS, CHOICE: [count]; TAGS: [elements] PEFT_IGNORE_LABEL = none */
     int32_t *given;      /* likewise: the answers */
-    float *outputs;      /* CLASS: probabilities, CLASSES: logits, VALUES: numbers, each [count, classes]; TAGS: probability of
-                            the answer [elements] */
-    float *targets;      /* CLASSES and VALUES: [count, classes] */
-    int32_t *words;      /* TAGS: [elements] which word of its row */
-    int32_t *offsets;    /* TAGS, WORDS: [count + 1] into the elements */
+    float *outputs; /* CLASS: probabilities, CLASSES: logits, VALUES: numbers, each [count, classes]; TAGS: probability
+                       of the answer [elements] */
+    float *targets; /* CLASSES and VALUES: [count, classes] */
+    int32_t *words; /* TAGS: [elements] which word of its row */
+    int32_t *offsets; /* TAGS, WORDS: [count + 1] into the elements */
     int64_t elements, element_capacity;
-    const char **answers; /* ready-made JSON of predictions: [count] WORDS */
+    const char **answers;     /* ready-made JSON of predictions: [count] WORDS */
     peft__span_answer *spans; /* SPANS: [count] */
     int32_t *question_of;     /* SPANS: [rows_known] example that a row of the file became, -1 = none yet */
     int64_t rows_known;

@@ -165,7 +165,7 @@ static double measure(void *user, const int64_t *indices, int64_t count) {
     if (e->asks == PEFT__ASKS_VALUES) {
         peft_value_metrics m = {.struct_size = (uint32_t)sizeof m};
         return peft_metric_values(e->ctx, s->targets, s->outputs, count * cols, &m) < 0 ? NAN
-                                                                                       : value_measure(s->name, &m);
+                                                                                        : value_measure(s->name, &m);
     }
     peft_class_metrics m = {.struct_size = (uint32_t)sizeof m};
     const float threshold = logf(e->options.threshold / (1.0f - e->options.threshold));
@@ -173,14 +173,15 @@ static double measure(void *user, const int64_t *indices, int64_t count) {
     return class_measure(s->name, &m);
 }
 
-/* ---- room ---------------------------------------------------------------------------------------------------------- */
+/* ---- room ----------------------------------------------------------------------------------------------------------
+ */
 
 static peft_status count_entities(const peft_evaluation *e, double *scores) {
     for (int64_t i = 0; i < e->count; i++, scores += 5) {
         const int32_t first = e->offsets[i], offsets[2] = {0, e->offsets[i + 1] - first};
         peft_entity_metrics m = {.struct_size = (uint32_t)sizeof m};
-        PEFT_TRY(peft_metric_entities(e->ctx, e->labels + first, e->given + first, offsets, 1, e->names, e->classes,
-                                      &m));
+        PEFT_TRY(
+            peft_metric_entities(e->ctx, e->labels + first, e->given + first, offsets, 1, e->names, e->classes, &m));
         scores[0] = (double)m.entities;
         scores[1] = (double)m.predicted;
         scores[2] = (double)m.correct;
@@ -263,7 +264,8 @@ peft_status peft_evaluation_metric(const peft_evaluation *e, const char *name, u
     if (name == NULL) return peft__fail(e->ctx, PEFT_E_ARG, "a measure's name is missing");
     bool known = false;
     const char *one;
-    for (uint32_t i = 0; (one = peft_evaluation_metric_name(e, i)) != NULL; i++) known = known || strcmp(one, name) == 0;
+    for (uint32_t i = 0; (one = peft_evaluation_metric_name(e, i)) != NULL; i++)
+        known = known || strcmp(one, name) == 0;
     if (!known) return unknown_metric(e, name);
     peft_interval found = {.struct_size = (uint32_t)sizeof found, .low = NAN, .high = NAN, .deviation = NAN};
     if (strcmp(name, "loss") == 0 || strcmp(name, "perplexity") == 0) {
@@ -292,7 +294,8 @@ peft_status peft_evaluation_confusion(const peft_evaluation *e, int64_t *out_con
     if (e == NULL) return PEFT_E_ARG;
     if (!e->labelled || e->classes == 0 ||
         (e->asks != PEFT__ASKS_CLASS && e->asks != PEFT__ASKS_TAGS && e->asks != PEFT__ASKS_CHOICE))
-        return peft__fail(e->ctx, PEFT_E_UNSUPPORTED, "only labelled data with one class an element has a confusion matrix");
+        return peft__fail(e->ctx, PEFT_E_UNSUPPORTED,
+                          "only labelled data with one class an element has a confusion matrix");
     const int64_t cells = (int64_t)e->classes * e->classes, count = e->asks == PEFT__ASKS_TAGS ? e->elements : e->count;
     if (out_classes != NULL) *out_classes = e->classes;
     if (out_confusion == NULL) return PEFT_OK;

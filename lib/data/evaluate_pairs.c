@@ -1,5 +1,5 @@
-/* evaluate_pairs.c: embeddings: how alike two texts are against the number that they were given, or whether a text finds
- * the one that belongs to it among those of its batch; and embeddings themselves. */
+/* evaluate_pairs.c: embeddings: how alike two texts are against the number that they were given, or whether a text
+ * finds the one that belongs to it among those of its batch; and embeddings themselves. */
 #include "data/evaluate.h"
 
 #include <math.h>

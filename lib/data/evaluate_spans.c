@@ -69,7 +69,8 @@ void peft__evaluation_window(peft_evaluation *e, const peft_dataset *dataset, in
         }
 }
 
-/* ---- questions ---------------------------------------------------------------------------------------------------- */
+/* ---- questions ----------------------------------------------------------------------------------------------------
+ */
 
 peft_status peft__evaluation_question(peft_evaluation *e, const peft_dataset *dataset, int32_t index) {
     const peft__passage *passage = dataset->store.passages[index];
@@ -95,6 +96,7 @@ static int64_t choose(const peft_evaluation *e, const peft__span_answer *answer)
 }
 
 peft_status peft__evaluation_score_spans(peft_evaluation *e) {
+    e->may_be_none = !e->labelled && e->options.no_answer != 0;
     for (int64_t i = 0; i < e->count && e->labelled; i++)
         e->may_be_none = e->may_be_none || e->spans[i].answer_count == 0;
     peft__buffer text;
@@ -116,7 +118,8 @@ peft_status peft__evaluation_score_spans(peft_evaluation *e) {
     return status;
 }
 
-/* ---- predictions ---------------------------------------------------------------------------------------------------- */
+/* ---- predictions ----------------------------------------------------------------------------------------------------
+ */
 
 static json_t *rounded(double value) {
     char text[32];
@@ -129,8 +132,9 @@ static json_t *piece(const peft__span_answer *answer, const peft__span_offer *on
     json_int_t characters = 0;
     for (uint32_t i = 0; i < one->begin; i++) characters += ((uint8_t)answer->context[i] & 0xc0) != 0x80;
     json_t *made = json_object();
-    bool good = made != NULL && json_object_set_new(made, "text", json_stringn(answer->context + one->begin,
-                                                                              one->end - one->begin)) == 0;
+    bool good =
+        made != NULL &&
+        json_object_set_new(made, "text", json_stringn(answer->context + one->begin, one->end - one->begin)) == 0;
     good = good && json_object_set_new(made, "start", json_integer(characters)) == 0 &&
            json_object_set_new(made, "score", rounded(probability)) == 0;
     if (good) return made;

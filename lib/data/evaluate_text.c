@@ -6,7 +6,8 @@
 
 enum { MOST_SHOWN = 20, NAME_WIDTH = 20 };
 
-/* ---- report --------------------------------------------------------------------------------------------------------- */
+/* ---- report ---------------------------------------------------------------------------------------------------------
+ */
 
 static peft_status put_measures(peft_evaluation *e, uint32_t samples, uint64_t seed) {
     const char *name;
@@ -40,8 +41,8 @@ static void put_confusion(peft_evaluation *e, const int64_t *cells) {
 
 static void put_classes(peft_evaluation *e, const int64_t *cells) {
     const uint32_t n = e->classes;
-    (void)peft__buffer_printf(&e->text, "%-*s %8s %8s %8s %8s\n", NAME_WIDTH, "class", "examples", "recall",
-                              "precis.", "F1");
+    (void)peft__buffer_printf(&e->text, "%-*s %8s %8s %8s %8s\n", NAME_WIDTH, "class", "examples", "recall", "precis.",
+                              "F1");
     for (uint32_t c = 0; c < n && c < 200; c++) {
         int64_t is = 0, said = 0;
         for (uint32_t k = 0; k < n; k++) {
@@ -56,8 +57,7 @@ static void put_classes(peft_evaluation *e, const int64_t *cells) {
 }
 
 static peft_status put_table(peft_evaluation *e) {
-    if (e->classes == 0 ||
-        (e->asks != PEFT__ASKS_CLASS && e->asks != PEFT__ASKS_TAGS && e->asks != PEFT__ASKS_CHOICE))
+    if (e->classes == 0 || (e->asks != PEFT__ASKS_CLASS && e->asks != PEFT__ASKS_TAGS && e->asks != PEFT__ASKS_CHOICE))
         return PEFT_OK;
     const int64_t count = (int64_t)e->classes * e->classes;
     int64_t *cells = peft__alloc(e->ctx->mem, (size_t)count * sizeof *cells);
@@ -77,7 +77,8 @@ const char *peft_evaluation_report(peft_evaluation *e, uint32_t samples, uint64_
     return e->text.failed ? NULL : e->text.data;
 }
 
-/* ---- predictions ---------------------------------------------------------------------------------------------------- */
+/* ---- predictions ----------------------------------------------------------------------------------------------------
+ */
 
 /* Numbers as floats print: 0.9873, not 0.98730003833770752. */
 static json_t *number(float value) {

@@ -69,8 +69,8 @@ static peft_status fill(peft_evaluation *e, const peft_dataset *dataset, int32_t
     for (int32_t t = 0; t < example->length; t++) {
         if (filled[t] != mask) continue;
         if (places++ > 0) (void)peft__buffer_puts(&e->text, ", ");
-        PEFT_TRY(put_place(e, dataset->tokenizer, logits->data + (first + t) * logits->ld, logits->cols, best,
-                           &filled[t]));
+        PEFT_TRY(
+            put_place(e, dataset->tokenizer, logits->data + (first + t) * logits->ld, logits->cols, best, &filled[t]));
     }
     (void)peft__buffer_puts(&e->text, "]");
     PEFT_TRY(put_filled(e, dataset->tokenizer, filled, example->length));

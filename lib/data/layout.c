@@ -1,9 +1,9 @@
 /* layout.c: texts laid out for WARP: rows of a trained prompt before, between and behind a text, and [MASK].
  *
- * The layout is the list that WARP's configuration has as "template": "cls", "sep" and "mask" are the tokenizer's tokens,
- * "s1" and "s2" the row's texts, other words stand for themselves, a number is a row of the prompt and [number, "word"] one
- * that starts as that word. A prompt's row has the mask token as its id, which nothing looks at: the row takes the place of
- * its embedding. What is too long loses the end of its texts, the longer one first.
+ * The layout is the list that WARP's configuration has as "template": "cls", "sep" and "mask" are the tokenizer's
+ * tokens, "s1" and "s2" the row's texts, other words stand for themselves, a number is a row of the prompt and
+ * [number, "word"] one that starts as that word. A prompt's row has the mask token as its id, which nothing looks at:
+ * the row takes the place of its embedding. What is too long loses the end of its texts, the longer one first.
  */
 #include "data/data.h"
 
@@ -11,8 +11,8 @@ typedef enum { TOKENS, TEXT, MASK, PROMPT } kind;
 
 typedef struct item {
     kind what;
-    int32_t number;         /* TEXT: 0 or 1; PROMPT: the row */
-    int64_t first, count;   /* TOKENS: in the layout's ids */
+    int32_t number;       /* TEXT: 0 or 1; PROMPT: the row */
+    int64_t first, count; /* TOKENS: in the layout's ids */
 } item;
 
 struct peft__layout {
@@ -82,7 +82,8 @@ peft_status peft__layout_make(peft_context *ctx, const peft_tokenizer *tokenizer
     peft__json *list = NULL;
     PEFT_TRY(peft__json_load_memory(ctx, "the template", text, strlen(text), 0, &list));
     const size_t count = json_array_size(list);
-    const int64_t room = (int64_t)count + (int64_t)strlen(text) + 16; /* a token has a byte at least, or is one of ours */
+    const int64_t room =
+        (int64_t)count + (int64_t)strlen(text) + 16; /* a token has a byte at least, or is one of ours */
     peft__layout *layout = peft__arena_alloc(arena, sizeof *layout);
     item *items = peft__arena_alloc(arena, (count + 1) * sizeof *items);
     int32_t *ids = peft__arena_alloc(arena, (size_t)room * sizeof *ids);
@@ -92,8 +93,8 @@ peft_status peft__layout_make(peft_context *ctx, const peft_tokenizer *tokenizer
     else if (count == 0)
         status = peft__fail(ctx, PEFT_E_FORMAT, "a template is a list, found %s", peft__json_kind(list));
     if (status >= 0) {
-        *layout = (peft__layout){.items = items, .ids = ids, .count = count,
-                                 .mask = peft__special_id(tokenizer, PEFT_SPECIAL_MASK)};
+        *layout = (peft__layout){
+            .items = items, .ids = ids, .count = count, .mask = peft__special_id(tokenizer, PEFT_SPECIAL_MASK)};
         if (layout->mask < 0) status = peft__fail(ctx, PEFT_E_MISMATCH, "WARP needs a tokenizer with a mask token");
     }
     int masks = 0, texts = 0;
@@ -109,7 +110,8 @@ peft_status peft__layout_make(peft_context *ctx, const peft_tokenizer *tokenizer
         layout->fixed += items[i].what == TOKENS ? items[i].count : items[i].what != TEXT;
     }
     if (status >= 0 && (masks != 1 || texts == 0))
-        status = peft__fail(ctx, PEFT_E_FORMAT, "a template has \"mask\" once and \"s1\", found %d and %d", masks, texts);
+        status =
+            peft__fail(ctx, PEFT_E_FORMAT, "a template has \"mask\" once and \"s1\", found %d and %d", masks, texts);
     json_decref(list);
     if (status >= 0) *out_layout = layout;
     return status;
@@ -143,7 +145,8 @@ static peft_status lay_out(peft__encoder *encoder, const peft__layout *layout, c
     if (layout->two && r->second == NULL)
         return peft__fail(ctx, PEFT_E_FORMAT, "the template has \"s2\", and the row has one text");
     if (layout->two)
-        PEFT_TRY(peft__encode(ctx, encoder->tokenizer, r->second, r->second_length, PEFT_ENCODE_PARSE_SPECIAL, &sides[1]));
+        PEFT_TRY(
+            peft__encode(ctx, encoder->tokenizer, r->second, r->second_length, PEFT_ENCODE_PARSE_SPECIAL, &sides[1]));
     PEFT_TRY(peft__check_ids(encoder, sides[0].ids, sides[0].count));
     PEFT_TRY(peft__check_ids(encoder, sides[1].ids, sides[1].count));
     int64_t kept[2] = {sides[0].count, sides[1].count}, whole = layout->fixed;

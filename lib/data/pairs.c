@@ -10,12 +10,12 @@
 
 enum { MOST_TEXTS = 1024 };
 
-static const char *const FIRST[][2] = {{"anchor", "positive"},     {"query", "positive"},      {"query", "document"},
-                                       {"question", "answer"},     {"sentence1", "sentence2"}, {"text1", "text2"},
-                                       {"premise", "hypothesis"},  {"text", "text_pair"},      {"question1", "question2"},
-                                       {"sentence_A", "sentence_B"}};
-static const char *const NEGATIVES[] = {"negative", "negatives", "negative_1", "negative_2", "negative_3",
-                                        "negative_4", "negative_5"};
+static const char *const FIRST[][2] = {
+    {"anchor", "positive"},     {"query", "positive"},       {"query", "document"},     {"question", "answer"},
+    {"sentence1", "sentence2"}, {"text1", "text2"},          {"premise", "hypothesis"}, {"text", "text_pair"},
+    {"question1", "question2"}, {"sentence_A", "sentence_B"}};
+static const char *const NEGATIVES[] = {"negative",   "negatives",  "negative_1", "negative_2",
+                                        "negative_3", "negative_4", "negative_5"};
 static const char *const SCORES[] = {"score", "similarity", "similarity_score", "relatedness_score", "label"};
 
 /* By the first row. */
@@ -62,7 +62,9 @@ static peft_status read_score(peft__records *records, const peft__json *value) {
         score = NAN;
     if (!isfinite((float)score))
         return peft__fail(records->ctx, PEFT_E_FORMAT, "\"%.60s\" is a number, found %s%.40s", records->label_name,
-                          json_is_string(value) ? "" : value == NULL ? "nothing" : peft__json_kind(value),
+                          json_is_string(value) ? ""
+                          : value == NULL       ? "nothing"
+                                                : peft__json_kind(value),
                           json_is_string(value) ? json_string_value(value) : "");
     records->score = (float)score;
     return PEFT_OK;

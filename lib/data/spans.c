@@ -63,8 +63,7 @@ static peft_status take_answer(peft__records *records, const peft__json *text, c
     size_t at = 0;
     if (index < 0) {
         const char *found = strstr(context, answer);
-        if (found == NULL)
-            return peft__fail(ctx, PEFT_E_FORMAT, "the answer \"%.60s\" is not in the context", answer);
+        if (found == NULL) return peft__fail(ctx, PEFT_E_FORMAT, "the answer \"%.60s\" is not in the context", answer);
         at = (size_t)(found - context);
     } else if (!byte_of(context, index, &at) || strncmp(context + at, answer, length) != 0) {
         return peft__fail(ctx, PEFT_E_FORMAT, "the answer \"%.60s\" does not stand at character %lld of the context",
@@ -184,7 +183,8 @@ peft_status peft__encode_spans(peft__encoder *encoder, const peft__records *r, u
         return PEFT_OK;
     }
     if (room < 1)
-        return peft__fail(ctx, PEFT_E_FORMAT, "the question takes %lld tokens of max_length %lld, with no room for the context",
+        return peft__fail(ctx, PEFT_E_FORMAT,
+                          "the question takes %lld tokens of max_length %lld, with no room for the context",
                           (long long)(before + behind), (long long)encoder->max_length);
     if (e->count > encoder->reading.longest_uncut) encoder->reading.longest_uncut = e->count;
     const int64_t asked = encoder->options->stride, step = asked > 0 ? peft__min_i64(asked, room) : (room + 1) / 2;

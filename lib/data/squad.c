@@ -65,7 +65,8 @@ peft_status peft__squad_next(peft__squad *squad, peft__json **out_row) {
             peft__json *question = json_array_get(questions, squad->question++);
             squad->row++;
             if (json_is_object(question) && context != NULL) return make_row(squad, question, context, out_row);
-            return peft__fail(squad->ctx, PEFT_E_FORMAT, "%s: article %zu, paragraph %zu: no context, or a question that is no object",
+            return peft__fail(squad->ctx, PEFT_E_FORMAT,
+                              "%s: article %zu, paragraph %zu: no context, or a question that is no object",
                               squad->name, squad->article + 1, squad->paragraph + 1);
         }
     }

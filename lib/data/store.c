@@ -111,7 +111,8 @@ peft_status peft__store_reserve(peft_context *ctx, peft__store *store, int64_t t
             if (begins != NULL) store->begins = begins;
             uint32_t *ends = peft__realloc(store->mem, store->ends, bytes);
             if (ends != NULL) store->ends = ends;
-            if (begins == NULL || ends == NULL) return peft__fail_nomem(ctx, bytes, "the places of a data set's tokens");
+            if (begins == NULL || ends == NULL)
+                return peft__fail_nomem(ctx, bytes, "the places of a data set's tokens");
         }
         if (store->layout != NULL) {
             int32_t *prompts = peft__realloc(store->mem, store->prompts, bytes);

@@ -136,7 +136,8 @@ static bool inserts_rows(const peft__build *b) {
 static void embed(peft__build *b, peft__value *x) {
     peft__graph *g = b->graph;
     if (inserts_rows(b))
-        x = peft__op_select_rows(g, peft__rows_new(g, "texts", x->rows, NULL, measure_texts, bind_texts, true), x, NULL);
+        x = peft__op_select_rows(g, peft__rows_new(g, "texts", x->rows, NULL, measure_texts, bind_texts, true), x,
+                                 NULL);
     if (x == NULL) return;
     x = peft__op_mean_rows(g, peft__rows_pick(g, x->rows, 0), x);
     if (x == NULL) return;

@@ -129,8 +129,9 @@ peft_status peft__batch_check_choices(peft_context *ctx, const peft_batch *b, bo
 /* Multiple choice: the right answer is among those of its question. */
 static peft_status check_right(peft_context *ctx, const peft_batch *b) {
     if (b->questions == 0 || b->sequence_labels == NULL)
-        return peft__fail(ctx, PEFT_E_ARG,
-                          "multiple choice needs peft_batch.choice_offsets, and which answer is right in sequence_labels");
+        return peft__fail(
+            ctx, PEFT_E_ARG,
+            "multiple choice needs peft_batch.choice_offsets, and which answer is right in sequence_labels");
     for (int64_t q = 0; q < b->questions; q++) {
         const int32_t right = b->sequence_labels[q], own = b->choice_offsets[q + 1] - b->choice_offsets[q];
         if (right != PEFT_IGNORE_LABEL && (right < 0 || right >= own))
@@ -143,8 +144,9 @@ static peft_status check_right(peft_context *ctx, const peft_batch *b) {
 /* Texts that belong together: every group has two or more. */
 static peft_status check_groups(peft_context *ctx, const peft_batch *b) {
     if (b->questions == 0)
-        return peft__fail(ctx, PEFT_E_ARG,
-                          "embeddings learn from groups of texts: the batch needs choice_offsets, or use PEFT_LOSS_HOST");
+        return peft__fail(
+            ctx, PEFT_E_ARG,
+            "embeddings learn from groups of texts: the batch needs choice_offsets, or use PEFT_LOSS_HOST");
     for (int64_t q = 0; q < b->questions; q++)
         if (b->choice_offsets[q + 1] - b->choice_offsets[q] < 2)
             return peft__fail(ctx, PEFT_E_ARG, "group %lld has one text, needed are the one that belongs to it too",
@@ -160,7 +162,8 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     if (b->features != NULL && (b->feature_cols < 1 || b->feature_cols > LARGEST_COLS))
         return peft__fail(ctx, PEFT_E_ARG, "feature_cols is 1 to 2^24, found %lld", (long long)b->feature_cols);
     if (limits->features > 0 && (b->features == NULL || b->feature_cols != limits->features))
-        return peft__fail(ctx, PEFT_E_ARG, "the model reads rows of %lld floats (peft_batch.features), the batch has %lld",
+        return peft__fail(ctx, PEFT_E_ARG,
+                          "the model reads rows of %lld floats (peft_batch.features), the batch has %lld",
                           (long long)limits->features, (long long)(b->features != NULL ? b->feature_cols : 0));
     if (limits->features == 0 && limits->vocab > 0 && b->input_ids == NULL)
         return peft__fail(ctx, PEFT_E_ARG, "the model reads token ids and the batch has no input_ids");
@@ -193,7 +196,8 @@ peft_status peft__batch_check(peft_context *ctx, const peft_batch *b, const peft
     PEFT_TRY(check_range(ctx, "sequence_labels", b->sequence_labels, question_count(b), 0,
                          numbers ? peft__max_i64(b->decoder_sequences + b->sequences, 1) : limits->labels, true,
                          &counted));
-    PEFT_TRY(check_range(ctx, "start_positions", b->start_positions, b->sequences, 0, limits->positions, true, &counted));
+    PEFT_TRY(
+        check_range(ctx, "start_positions", b->start_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_range(ctx, "end_positions", b->end_positions, b->sequences, 0, limits->positions, true, &counted));
     PEFT_TRY(check_decoder(ctx, b, limits, &counted));
     if (limits->choices && limits->need_labels) PEFT_TRY(peft__batch_check_choices(ctx, b, true));

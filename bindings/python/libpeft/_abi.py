@@ -128,7 +128,7 @@ class DatasetOptions(Struct):
 
 
 class EvaluateOptions(Struct):
-    _fields_ = [("struct_size", u32), ("n_best", u32), ("max_batches", i64), ("max_answer_length", i64), ("threshold", f32), ("reserved", u32)]
+    _fields_ = [("struct_size", u32), ("n_best", u32), ("max_batches", i64), ("max_answer_length", i64), ("threshold", f32), ("no_answer", u32)]
 
 
 class ClassMetrics(Struct):

@@ -1,9 +1,9 @@
 /* contrast_loss.c: what embeddings of texts learn from texts that belong together.
  *
- * Sequences come in groups (the batch's choice_offsets): a text, the one that belongs to it, and any number that do not.
- * With in-batch negatives (sentence-transformers' MultipleNegativesRankingLoss) every first text chooses among all the
- * texts of the batch that are not first ones: cross entropy of `scale` times the cosines, the second of its own group
- * being right. Where the batch has numbers (sequence_targets of a group's first text) the loss is the squared
+ * Sequences come in groups (the batch's choice_offsets): a text, the one that belongs to it, and any number that do
+ * not. With in-batch negatives (sentence-transformers' MultipleNegativesRankingLoss) every first text chooses among all
+ * the texts of the batch that are not first ones: cross entropy of `scale` times the cosines, the second of its own
+ * group being right. Where the batch has numbers (sequence_targets of a group's first text) the loss is the squared
  * difference of the cosine of its first two texts and that number, and a group without a number (NaN) does not count.
  *
  * A batch has few sequences: one tile does it all, sums in double, in the order of the sequences.
@@ -12,7 +12,8 @@
 
 #include <math.h>
 
-enum { OUT_LOSS, OUT_STATS, OUT_COUNT }; /* stats [sequences, 2]: 1 / length of each embedding, log-sum-exp of a first text's scores */
+/* Stats [sequences, 2]: 1 / length of each embedding, log-sum-exp of a first text's scores. */
+enum { OUT_LOSS, OUT_STATS, OUT_COUNT };
 
 typedef struct contrast {
     float scale;

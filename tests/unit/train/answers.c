@@ -183,6 +183,13 @@ static void against_transformers(const world *w) {
     const char *line = peft_evaluation_prediction(evaluation, 2);
     CHECK(line != NULL && strstr(line, "\"id\": \"q2\"") != NULL && strstr(line, "n_best") != NULL);
     CHECK(peft_evaluation_metric_name(evaluation, 0) == NULL);
+    CHECK(line != NULL && strstr(line, "\"prediction\": \"\"") == NULL);
+    peft_evaluation_destroy(evaluation);
+    peft_evaluate_options how;
+    peft_evaluate_options_init(&how);
+    how.no_answer = 1;
+    CHECK_OK(w->ctx, peft_evaluate(session, data, &how, &evaluation));
+    CHECK(peft_evaluation_size(evaluation) == (int64_t)json_array_size(json_object_get(w->expected, "answers")));
     peft_evaluation_destroy(evaluation);
     peft_dataset_destroy(data);
     peft_session_destroy(session);
