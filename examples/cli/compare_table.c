@@ -111,7 +111,8 @@ static void print_forgetting(const comparison *c, int width, FILE *out) {
                 number_text("%.4f", row->forgetting_after, b, sizeof b),
                 number_text("%+.4f", row->forgetting_after - row->forgetting_before, d, sizeof d));
     }
-    fprintf(out, "Loss of what the base was trained for, on eval.forgetting. Without its adapter it is the base's again.\n");
+    fprintf(out, "Loss of what the base was trained for, on eval.forgetting. Without its adapter it is the base's "
+                 "again.\n");
 }
 
 void compare_print(const comparison *c, FILE *out) {
