@@ -1,5 +1,5 @@
-/* Evaluation: the measures of a session's answers against those of plain arrays, predictions, refusals, and no leak when
- * memory fails anywhere. */
+/* Evaluation: the measures of a session's answers against those of plain arrays, predictions, refusals, and no leak
+ * when memory fails anywhere. */
 #include "check.h"
 #include "data/data.h"
 #include "peft/peft.h"
@@ -155,7 +155,8 @@ static void labels(peft_context *ctx) {
     CHECK_STATUS(ctx, peft_dataset_open_labels(ctx, path_of("tickets.csv"), &options, &found), PEFT_E_ARG);
     options.format = PEFT_DATA_CLASSIFICATION;
     CHECK_OK(ctx, peft_dataset_open_labels(ctx, path_of("tickets.csv"), &options, &found));
-    CHECK(peft_dataset_label_count(found) == 3 && peft_dataset_labels_named(found) == 1 && peft_dataset_size(found) == 0);
+    CHECK(peft_dataset_label_count(found) == 3 && peft_dataset_labels_named(found) == 1 &&
+          peft_dataset_size(found) == 0);
     CHECK_STR(peft_dataset_label_name(found, 1), "billing");
     peft_dataset_destroy(found);
     options.format = PEFT_DATA_TOKEN_CLS;
@@ -231,7 +232,7 @@ static void release(void *user, void *memory, size_t size) {
 }
 
 /* Everything once, with memory that ends after `left` pieces: true when it was enough. */
-static bool with_memory(budget *b, const char *file, int32_t task, uint32_t unlabelled) {
+static bool with_memory(budget *b, const char *file, const char *rows, int32_t task, uint32_t unlabelled) {
     const peft_allocator allocator = {.user = b, .alloc = take, .free = release};
     peft_context *ctx = make_context(&allocator);
     if (ctx == NULL) return false;
@@ -242,7 +243,14 @@ static bool with_memory(budget *b, const char *file, int32_t task, uint32_t unla
     peft_evaluation *e = NULL;
     const bool named = task == PEFT_TASK_SEQ_CLS;
     peft_status status = load(ctx, task, 0, named ? CLASSES : NULL, named ? 3 : 0, &model);
-    if (status >= 0) status = open_file(ctx, model, file, unlabelled, 60, &data);
+    if (status >= 0 && rows == NULL) status = open_file(ctx, model, file, unlabelled, 60, &data);
+    if (status >= 0 && rows != NULL) {
+        peft_dataset_options options;
+        peft_dataset_options_init(&options);
+        options.max_length = 48;
+        options.batch_size = 2;
+        status = peft_dataset_open_memory(ctx, model, rows, strlen(rows), file, &options, &data);
+    }
     if (status >= 0) status = make_session(ctx, model, &adapter, &session);
     if (status >= 0) status = peft_evaluate(session, data, NULL, &e);
     bool good = status >= 0;
@@ -258,14 +266,13 @@ static bool with_memory(budget *b, const char *file, int32_t task, uint32_t unla
     return good;
 }
 
-static void failing_memory(const char *file, int32_t task, uint32_t unlabelled) {
+static void failing_memory(const char *file, const char *rows, int32_t task, uint32_t unlabelled) {
     budget b = {.left = INT64_MAX};
-    CHECK(with_memory(&b, file, task, unlabelled) && b.live == 0);
+    CHECK(with_memory(&b, file, rows, task, unlabelled) && b.live == 0);
     const int64_t all = INT64_MAX - b.left;
-    /* The last part is where evaluation happens. */
-    for (int64_t n = 0; n < all; n += n < all * 3 / 4 ? 211 : 7) {
+    for (int64_t n = 0; n < all; n += 1 + all / 200) {
         b = (budget){.left = n};
-        (void)with_memory(&b, file, task, unlabelled);
+        (void)with_memory(&b, file, rows, task, unlabelled);
         if (!CHECK(b.live == 0)) return;
     }
 }
@@ -277,8 +284,16 @@ int main(void) {
     labels(ctx);
     tags(ctx);
     peft_context_destroy(ctx);
-    failing_memory("tickets.csv", PEFT_TASK_SEQ_CLS, 0);
-    failing_memory("tickets.csv", PEFT_TASK_SEQ_CLS, 1);
-    failing_memory("answers.jsonl", PEFT_TASK_QUESTION_ANS, 0);
+    failing_memory("tickets.csv", NULL, PEFT_TASK_SEQ_CLS, 0);
+    failing_memory("tickets.csv", NULL, PEFT_TASK_SEQ_CLS, 1);
+    failing_memory("answers.jsonl", NULL, PEFT_TASK_QUESTION_ANS, 0);
+    failing_memory("a.csv", "question,choice1,choice2,answer\nis it,a b,c,0\nby it,of,the,1\n",
+                   PEFT_TASK_MULTIPLE_CHOICE, 0);
+    failing_memory("b.csv", "sentence1,sentence2,score\nis it,it is,1\nby it,of,0.5\na,b,0\n",
+                   PEFT_TASK_FEATURE_EXTRACTION, 0);
+    failing_memory("c.json",
+                   "{\"data\": [{\"paragraphs\": [{\"context\": \"it is by it\", \"qas\": [{\"question\": \"by ?\", "
+                   "\"answers\": [{\"text\": \"by it\", \"answer_start\": 6}]}]}]}]}",
+                   PEFT_TASK_QUESTION_ANS, 0);
     return check_summary();
 }
