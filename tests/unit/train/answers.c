@@ -66,7 +66,7 @@ static void set(const world *w, peft_adapter *adapter, const char *suffix, const
         CHECK_OK(w->ctx, peft_adapter_set_tensor(adapter, info.name, scratch, (int64_t)json_array_size(values)));
         return;
     }
-    CHECK(!"the adapter has the head");
+    CHECK(false); /* the adapter has no such tensor */
 }
 
 static peft_adapter *make_adapter(const world *w) {
