@@ -20,6 +20,8 @@
  *   store.c    the arrays
  *   order.c    the order of an epoch, and packing
  *   report.c   what was read and skipped; preview of one example
+ *   options.c  what a data set is asked for
+ *   batches.c  examples as batches
  *   dataset.c  the public functions
  *   evaluate*.c  what a session answers, and how right that is (evaluate.h)
  *   image_*.c  pictures (image_data.h)
@@ -444,6 +446,17 @@ struct peft_dataset {
     int64_t feature_cols;
     peft__buffer report;
 };
+
+/* options.c: may data of this form be read for a model of this task? And a new data set's options and form. */
+bool peft__data_serves(int32_t format, int32_t task);
+peft_status peft__dataset_set_up(peft_dataset *dataset, const peft__data_base *base,
+                                 const peft_dataset_options *options);
+
+/* batches.c: room for the largest batch that the present examples can give; the order of the present epoch, whose arrays
+ * were reserved when examples came in (it cannot fail). */
+peft_status peft__data_grow(peft_context *ctx, int32_t **array, int64_t count);
+peft_status peft__dataset_reserve(peft_dataset *dataset);
+void peft__dataset_prepare(peft_dataset *dataset);
 
 /* choices.c: examples order[first] .. order[first + count - 1] as a batch; cannot fail. */
 void peft__choices_put_batch(peft_dataset *dataset, int32_t first, int32_t count, peft_batch *batch);
