@@ -182,7 +182,7 @@ static void check_together(const char *first_config, const char *second_config, 
     static float together[MOST], apart[MOST];
     peft_adapter *pair[2] = {made(first_config, 11), made(second_config, 12)};
     peft_session *both = session_of(pair, 2);
-    double loss = 0.0, sum = 0.0, counted = 0.0;
+    double loss = 0.0, sum = 0.0;
     batch.adapter_ids = chosen;
     CHECK_OK(ctx, peft_session_forward(both, &batch, &loss));
     CHECK_OK(ctx, peft_session_backward(both, 1.0f));
@@ -217,7 +217,6 @@ static void check_together(const char *first_config, const char *second_config, 
         for (int64_t k = 0; k < count; k++) apart[k] *= (float)(own / all); /* means over its own targets, over all of the batch */
         const double difference = worst(together, apart, count);
         if (!CHECK(difference < 2e-5)) fprintf(stderr, "    %s: gradients differ by %g\n", i == 0 ? first_config : second_config, difference);
-        counted += own;
         peft_session_destroy(s);
     }
     CHECK_NEAR(loss, sum / all, 1e-6);
