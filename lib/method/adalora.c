@@ -52,9 +52,12 @@ typedef struct adalora_layer {
     uint32_t params[PARTS], sensitivity[PARTS], uncertainty[PARTS], mask;
 } adalora_layer;
 
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row);
+
 typedef struct adalora {
-    adalora_layer *layers;
-    uint32_t *by_module, count;
+    peft__layered layered;
+    adalora_layer *layers; /* layered.layers */
+    uint32_t count;
     int64_t init_r, target_r, tinit, tfinal, total_step, delta_t;
     double beta1, beta2, orth_reg_weight;
     float scale, dropout;
@@ -62,12 +65,6 @@ typedef struct adalora {
     double *gram;           /* [most ranks of a layer]^2 */
     float *scores, *sorted; /* [all ranks] */
 } adalora;
-
-static const adalora_layer *layer_of(const peft_adapter *adapter, const peft__module *module) {
-    const adalora *l = adapter->state;
-    const uint32_t index = l->by_module[module->index];
-    return index > 0 && l->layers[index - 1].rank > 0 ? &l->layers[index - 1] : NULL;
-}
 
 /* ---- configuration ------------------------------------------------------------------------------------------ */
 
@@ -197,37 +194,28 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(peft__targets_find(adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D), TARGETS,
                                 &targets));
     PEFT_TRY(peft__layers_fix_fan(adapter, &targets));
-    PEFT_TRY(peft__layers_index(adapter, &targets, &l->by_module));
-    l->layers = peft__arena_alloc(&adapter->arena, targets.count * sizeof *l->layers);
-    if (l->layers == NULL) return peft__fail_nomem(adapter->ctx, targets.count * sizeof *l->layers, "an adapter");
+    PEFT_TRY(peft__layers_make(adapter, &targets, &l->layered, sizeof *l->layers));
+    l->layers = l->layered.layers;
+    l->layered.row = change_row;
     for (uint32_t i = 0; i < targets.count; i++) {
         PEFT_TRY(declare(adapter, l, targets.modules[i], &l->layers[i]));
         l->count++;
     }
     PEFT_TRY(take_scratch(adapter, l));
-    PEFT_TRY(peft__layers_biases(adapter, l->by_module, "lora_only"));
+    PEFT_TRY(peft__layers_biases(adapter, l->layered.by_module, "lora_only"));
+    for (uint32_t i = 0; i < l->count; i++) /* without ranks there is nothing to add */
+        if (l->layers[i].rank == 0) l->layered.by_module[l->layers[i].module->index] = 0;
     adapter->per_sequence = peft__adapter_spares_base(adapter);
     return PEFT_OK;
 }
 
 /* ---- the graph --------------------------------------------------------------------------------------------------- */
 
-static bool touches(void *self, const peft__module *module) {
-    const peft_adapter *adapter = self;
-    return adapter->scale != 0.0f && layer_of(adapter, module) != NULL;
-}
-
-static bool is_additive(void *self, const peft__module *module) {
-    (void)self;
-    (void)module;
-    return true;
-}
-
 static peft__value *after_linear(void *self, peft__build *b, const peft__module *module, peft__value *x,
                                  peft__value *y) {
     peft_adapter *adapter = self;
     const adalora *l = adapter->state;
-    const adalora_layer *layer = layer_of(adapter, module);
+    const adalora_layer *layer = peft__layers_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;
     peft__graph *g = b->graph;
     const uint64_t stream = peft__hash64(module->name, strlen(module->name), 1);
@@ -236,7 +224,8 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
     peft__value *e = peft__value_param_vector(g, &adapter->params[layer->params[PART_E]]);
     /* E scales the columns of B, which are as many numbers as a row of tokens has; scaling U would take one a token. */
     peft__value *up = peft__op_mul_vector(g, peft__value_param(g, &adapter->params[layer->params[PART_B]]), e);
-    return up != NULL ? peft__op_low_rank(g, xd, y, a, up, adapter->scale * l->scale, peft__adapter_slot(adapter, b)) : NULL;
+    return up != NULL ? peft__op_low_rank(g, xd, y, a, up, adapter->scale * l->scale, peft__adapter_slot(adapter, b))
+                      : NULL;
 }
 
 /* ---- orthogonality ------------------------------------------------------------------------------------------ */
@@ -495,39 +484,23 @@ static peft_status export_config(const peft_adapter *adapter, json_t *config) {
 
 /* ---- merging ------------------------------------------------------------------------------------------------ */
 
-typedef struct merge_user {
-    const peft_adapter *adapter;
-    const adalora_layer *layer;
-} merge_user;
-
-static void change_row(const void *user, int64_t o, float *row) {
-    const merge_user *m = user;
-    const adalora *l = m->adapter->state;
-    const int64_t in = m->layer->module->in, r = m->layer->rank;
-    const peft__param *params = m->adapter->params;
-    const float *a = params[m->layer->params[PART_A]].data, *b = params[m->layer->params[PART_B]].data + o * r;
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row) {
+    const adalora_layer *layer = record;
+    const adalora *l = adapter->state;
+    const int64_t in = layer->module->in, r = layer->rank;
+    const peft__param *params = adapter->params;
+    const float *a = params[layer->params[PART_A]].data, *b = params[layer->params[PART_B]].data + o * r;
     memset(row, 0, (size_t)in * sizeof *row);
     for (int64_t j = 0; j < r; j++) {
-        const float f = l->scale * b[j] * params[m->layer->params[PART_E]].data[j];
+        const float f = l->scale * b[j] * params[layer->params[PART_E]].data[j];
         for (int64_t i = 0; i < in; i++) row[i] += f * a[j * in + i];
     }
 }
 
-static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
-    return layer_of(adapter, module) != NULL ? PEFT__CHANGES_WEIGHT : 0u;
-}
-
-static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
-    (void)bias;
-    const merge_user user = {adapter, layer_of(adapter, module)};
-    if (weight == NULL) return PEFT_OK;
-    return peft__layers_merge(adapter->ctx, module, change_row, &user, adapter->scale, weight);
-}
-
 static const peft__hooks HOOKS = {.trained = peft__adapter_trained,
-                                  .touches = touches,
+                                  .touches = peft__layers_touches,
                                   .after_linear = after_linear,
-                                  .linear_is_additive = is_additive};
+                                  .linear_is_additive = peft__layers_additive};
 
 /* The dataclass inherits from LoRA's, and so the file has keys that mean nothing here. */
 static const peft__config_key KEYS[] = {
@@ -586,8 +559,8 @@ const peft__method peft__method_adalora = {
     .import = import,
     .export = export,
     .export_config = export_config,
-    .changes = changes,
-    .merge = merge,
+    .changes = peft__layers_changes,
+    .merge = peft__layers_merge,
     .penalty = penalty,
     .after_step = after_step,
 };

@@ -136,6 +136,20 @@ peft__param *peft__adapter_trained(void *self, const char *tensor) {
     return &adapter->params[index];
 }
 
+static bool touches_nothing(void *self, const peft__module *module) {
+    (void)self;
+    (void)module;
+    return false;
+}
+
+const peft__hooks peft__adapter_hooks_base_only = {.trained = peft__adapter_trained, .touches = touches_nothing};
+
+uint32_t peft__adapter_changes_nothing(const peft_adapter *adapter, const peft__module *module) {
+    (void)adapter;
+    (void)module;
+    return 0;
+}
+
 /* ---- values -------------------------------------------------------------------------------------------------- */
 
 static int64_t padded(int64_t elements) {

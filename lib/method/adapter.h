@@ -85,6 +85,9 @@ peft_status peft__adapter_note(peft_adapter *adapter, const char *format, ...) P
 /* The `trained` hook of every method: the param that stands for a base tensor. NULL for an adapter with scale 0, unless
  * the base itself has no such tensor. */
 peft__param *peft__adapter_trained(void *adapter, const char *tensor);
+/* Of methods whose tensors all stand for base tensors: no layer is touched and merging has nothing else to change. */
+extern const peft__hooks peft__adapter_hooks_base_only;
+uint32_t peft__adapter_changes_nothing(const peft_adapter *adapter, const peft__module *module);
 /* Name of a module's tensor, in the arena. */
 const char *peft__adapter_tensor_name(peft_adapter *adapter, const peft__module *module, bool bias);
 

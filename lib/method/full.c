@@ -146,21 +146,6 @@ static peft_status configure(peft_adapter *adapter) {
     return status;
 }
 
-/* Everything it changes is declared as standing for a base tensor. */
-static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
-    (void)adapter;
-    (void)module;
-    return 0;
-}
-
-static bool touches(void *self, const peft__module *module) {
-    (void)self;
-    (void)module;
-    return false;
-}
-
-static const peft__hooks HOOKS = {.trained = peft__adapter_trained, .touches = touches};
-
 static const peft__config_key KEYS[] = {
     {"embeddings", "true", PEFT__KEY_USED},
     {"layers", "null", PEFT__KEY_USED},
@@ -172,7 +157,7 @@ const peft__method peft__method_full = {
     .peft_type = "FULL",
     .flags = PEFT__METHOD_NATIVE | PEFT__METHOD_FULL_NAMES | PEFT__METHOD_EXCHANGEABLE,
     .keys = KEYS,
-    .hooks = &HOOKS,
+    .hooks = &peft__adapter_hooks_base_only,
     .configure = configure,
-    .changes = changes,
+    .changes = peft__adapter_changes_nothing,
 };

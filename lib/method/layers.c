@@ -28,13 +28,39 @@ peft_status peft__layers_fix_fan(peft_adapter *adapter, const peft__targets *tar
                : peft__fail_nomem(adapter->ctx, 64, "an adapter's configuration");
 }
 
-peft_status peft__layers_index(peft_adapter *adapter, const peft__targets *targets, uint32_t **out_by_module) {
+peft_status peft__layers_make(peft_adapter *adapter, const peft__targets *targets, peft__layered *out_layered,
+                              size_t layer_bytes) {
     const uint32_t modules = peft__model_module_count(adapter->model);
     uint32_t *by_module = peft__arena_alloc(&adapter->arena, (modules + 1) * sizeof *by_module);
-    if (by_module == NULL) return peft__fail_nomem(adapter->ctx, modules * sizeof *by_module, "an adapter");
+    void *layers = peft__arena_alloc(&adapter->arena, targets->count * layer_bytes);
+    if (by_module == NULL || layers == NULL)
+        return peft__fail_nomem(adapter->ctx, targets->count * layer_bytes + modules * sizeof *by_module, "an adapter");
     for (uint32_t i = 0; i < targets->count; i++) by_module[targets->modules[i]->index] = i + 1;
-    *out_by_module = by_module;
+    out_layered->by_module = by_module;
+    out_layered->layers = layers;
+    out_layered->layer_bytes = layer_bytes;
     return PEFT_OK;
+}
+
+const void *peft__layers_of(const peft_adapter *adapter, const peft__module *module) {
+    const peft__layered *l = adapter->state;
+    const uint32_t number = l->by_module[module->index];
+    return number > 0 ? (const char *)l->layers + (number - 1) * l->layer_bytes : NULL;
+}
+
+bool peft__layers_touches(void *self, const peft__module *module) {
+    const peft_adapter *adapter = self;
+    return adapter->scale != 0.0f && peft__layers_of(adapter, module) != NULL;
+}
+
+bool peft__layers_additive(void *self, const peft__module *module) {
+    (void)self;
+    (void)module;
+    return true;
+}
+
+uint32_t peft__layers_changes(const peft_adapter *adapter, const peft__module *module) {
+    return peft__layers_of(adapter, module) != NULL ? PEFT__CHANGES_WEIGHT : 0u;
 }
 
 peft_status peft__layers_numbers(peft_adapter *adapter, const peft__module *module, const char *alpha_key,
@@ -94,17 +120,21 @@ void peft__layers_kaiming(peft__declaration *declaration) {
     declaration->init_value = (float)(1.0 / sqrt((double)declaration->shape[1]));
 }
 
-peft_status peft__layers_merge(peft_context *ctx, const peft__module *module, peft__layers_row row, const void *user,
-                               float factor, float *weight) {
+/* weight += scale * change; weight is [out, in], of a Conv1D [in, out]. */
+peft_status peft__layers_merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
+    (void)bias;
+    const peft__layered *l = adapter->state;
+    const void *layer = peft__layers_of(adapter, module);
+    if (weight == NULL || layer == NULL) return PEFT_OK;
     const int64_t in = module->in, out = module->out;
-    float *buffer = peft__alloc(ctx->mem, (size_t)in * sizeof *buffer);
-    if (buffer == NULL) return peft__fail_nomem(ctx, (size_t)in * sizeof *buffer, "a merged matrix");
+    float *buffer = peft__alloc(adapter->ctx->mem, (size_t)in * sizeof *buffer);
+    if (buffer == NULL) return peft__fail_nomem(adapter->ctx, (size_t)in * sizeof *buffer, "a merged matrix");
     for (int64_t o = 0; o < out; o++) {
-        row(user, o, buffer);
+        l->row(adapter, layer, o, buffer);
         float *to = weight + (peft__layers_conv(module) ? o : o * in);
         const int64_t step = peft__layers_conv(module) ? out : 1;
-        for (int64_t i = 0; i < in; i++) to[i * step] += factor * buffer[i];
+        for (int64_t i = 0; i < in; i++) to[i * step] += adapter->scale * buffer[i];
     }
-    peft__free(ctx->mem, buffer);
+    peft__free(adapter->ctx->mem, buffer);
     return PEFT_OK;
 }

@@ -19,16 +19,12 @@ typedef struct loha_layer {
     peft__weight_drop drop;
 } loha_layer;
 
-typedef struct loha {
-    loha_layer *layers;
-    uint32_t *by_module;
-} loha;
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row);
 
-static const loha_layer *layer_of(const peft_adapter *adapter, const peft__module *module) {
-    const loha *l = adapter->state;
-    const uint32_t index = l->by_module[module->index];
-    return index > 0 ? &l->layers[index - 1] : NULL;
-}
+typedef struct loha {
+    peft__layered layered;
+    loha_layer *layers; /* layered.layers */
+} loha;
 
 static peft_status declare(peft_adapter *adapter, const peft__module *module, loha_layer *layer) {
     double alpha = 0.0, rows = 0.0, whole = 0.0;
@@ -58,30 +54,19 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(peft__modules_to_save(adapter));
     PEFT_TRY(peft__targets_find(adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D),
                                 peft__lora_targets, &targets));
-    PEFT_TRY(peft__layers_index(adapter, &targets, &l->by_module));
-    l->layers = peft__arena_alloc(&adapter->arena, targets.count * sizeof *l->layers);
-    if (l->layers == NULL) return peft__fail_nomem(adapter->ctx, targets.count * sizeof *l->layers, "an adapter");
+    PEFT_TRY(peft__layers_make(adapter, &targets, &l->layered, sizeof *l->layers));
+    l->layers = l->layered.layers;
+    l->layered.row = change_row;
     for (uint32_t i = 0; i < targets.count; i++) PEFT_TRY(declare(adapter, targets.modules[i], &l->layers[i]));
     return PEFT_OK;
 }
 
 /* ---- the graph --------------------------------------------------------------------------------------------------- */
 
-static bool touches(void *self, const peft__module *module) {
-    const peft_adapter *adapter = self;
-    return adapter->scale != 0.0f && layer_of(adapter, module) != NULL;
-}
-
-static bool is_additive(void *self, const peft__module *module) {
-    (void)self;
-    (void)module;
-    return true;
-}
-
 static peft__value *after_linear(void *self, peft__build *b, const peft__module *module, peft__value *x,
                                  peft__value *y) {
     peft_adapter *adapter = self;
-    const loha_layer *layer = layer_of(adapter, module);
+    const loha_layer *layer = peft__layers_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;
     peft__graph *g = b->graph;
     peft__value *in[PARTS];
@@ -95,41 +80,25 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
 
 /* ---- merging ------------------------------------------------------------------------------------------------ */
 
-typedef struct merge_user {
-    const peft_adapter *adapter;
-    const loha_layer *layer;
-} merge_user;
-
-static void change_row(const void *user, int64_t o, float *row) {
-    const merge_user *m = user;
-    const int64_t in = m->layer->module->in, r = m->layer->rank;
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row) {
+    const loha_layer *layer = record;
+    const int64_t in = layer->module->in, r = layer->rank;
     const float *data[PARTS];
-    for (uint32_t i = 0; i < PARTS; i++) data[i] = m->adapter->params[m->layer->params[i]].data;
+    for (uint32_t i = 0; i < PARTS; i++) data[i] = adapter->params[layer->params[i]].data;
     for (int64_t i = 0; i < in; i++) {
         float first = 0.0f, second = 0.0f;
         for (int64_t j = 0; j < r; j++) {
             first += data[A1][o * r + j] * data[B1][j * in + i];
             second += data[A2][o * r + j] * data[B2][j * in + i];
         }
-        row[i] = m->layer->scale * first * second;
+        row[i] = layer->scale * first * second;
     }
 }
 
-static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
-    return layer_of(adapter, module) != NULL ? PEFT__CHANGES_WEIGHT : 0u;
-}
-
-static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
-    (void)bias;
-    const merge_user user = {adapter, layer_of(adapter, module)};
-    if (weight == NULL) return PEFT_OK;
-    return peft__layers_merge(adapter->ctx, module, change_row, &user, adapter->scale, weight);
-}
-
 static const peft__hooks HOOKS = {.trained = peft__adapter_trained,
-                                  .touches = touches,
+                                  .touches = peft__layers_touches,
                                   .after_linear = after_linear,
-                                  .linear_is_additive = is_additive};
+                                  .linear_is_additive = peft__layers_additive};
 
 static const peft__config_key KEYS[] = {
     {"alpha", "8", PEFT__KEY_USED},
@@ -154,6 +123,6 @@ const peft__method peft__method_loha = {
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,
-    .changes = changes,
-    .merge = merge,
+    .changes = peft__layers_changes,
+    .merge = peft__layers_merge,
 };

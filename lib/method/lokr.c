@@ -26,20 +26,16 @@ typedef struct lokr_layer {
     peft__weight_drop drop;
 } lokr_layer;
 
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row);
+
 typedef struct lokr {
-    lokr_layer *layers;
-    uint32_t *by_module;
+    peft__layered layered;
+    lokr_layer *layers; /* layered.layers */
     bool decompose_both;
     int64_t decompose_factor;
     enum { INIT_TRUE, INIT_LYCORIS, INIT_FALSE } init;
     peft__weight_drop drop;
 } lokr;
-
-static const lokr_layer *layer_of(const peft_adapter *adapter, const peft__module *module) {
-    const lokr *l = adapter->state;
-    const uint32_t index = l->by_module[module->index];
-    return index > 0 ? &l->layers[index - 1] : NULL;
-}
 
 /* ---- configuration ------------------------------------------------------------------------------------------ */
 
@@ -123,25 +119,14 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(peft__modules_to_save(adapter));
     PEFT_TRY(peft__targets_find(adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D),
                                 peft__lora_targets, &targets));
-    PEFT_TRY(peft__layers_index(adapter, &targets, &l->by_module));
-    l->layers = peft__arena_alloc(&adapter->arena, targets.count * sizeof *l->layers);
-    if (l->layers == NULL) return peft__fail_nomem(adapter->ctx, targets.count * sizeof *l->layers, "an adapter");
+    PEFT_TRY(peft__layers_make(adapter, &targets, &l->layered, sizeof *l->layers));
+    l->layers = l->layered.layers;
+    l->layered.row = change_row;
     for (uint32_t i = 0; i < targets.count; i++) PEFT_TRY(declare(adapter, l, targets.modules[i], &l->layers[i]));
     return PEFT_OK;
 }
 
 /* ---- the graph --------------------------------------------------------------------------------------------------- */
-
-static bool touches(void *self, const peft__module *module) {
-    const peft_adapter *adapter = self;
-    return adapter->scale != 0.0f && layer_of(adapter, module) != NULL;
-}
-
-static bool is_additive(void *self, const peft__module *module) {
-    (void)self;
-    (void)module;
-    return true;
-}
 
 static peft__value *factor_value(peft__graph *g, peft_adapter *adapter, const lokr_layer *layer, const factor *f) {
     if (f->whole != NO_PARAM) return peft__value_param(g, &adapter->params[f->whole]);
@@ -156,7 +141,7 @@ static peft__value *factor_value(peft__graph *g, peft_adapter *adapter, const lo
 static peft__value *after_linear(void *self, peft__build *b, const peft__module *module, peft__value *x,
                                  peft__value *y) {
     peft_adapter *adapter = self;
-    const lokr_layer *layer = layer_of(adapter, module);
+    const lokr_layer *layer = peft__layers_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;
     peft__graph *g = b->graph;
     peft__value *w1 = factor_value(g, adapter, layer, &layer->w1), *w2 = factor_value(g, adapter, layer, &layer->w2);
@@ -168,47 +153,31 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
 
 /* ---- merging ------------------------------------------------------------------------------------------------ */
 
-typedef struct merge_user {
-    const peft_adapter *adapter;
-    const lokr_layer *layer;
-} merge_user;
-
-static float element(const merge_user *m, const factor *f, int64_t row, int64_t col) {
-    const peft__param *params = m->adapter->params;
+static float element(const peft_adapter *adapter, const lokr_layer *layer, const factor *f, int64_t row, int64_t col) {
+    const peft__param *params = adapter->params;
     if (f->whole != NO_PARAM) return params[f->whole].data[row * f->cols + col];
     float sum = 0.0f;
-    for (int64_t j = 0; j < m->layer->rank; j++)
-        sum += params[f->left].data[row * m->layer->rank + j] * params[f->right].data[j * f->cols + col];
+    for (int64_t j = 0; j < layer->rank; j++)
+        sum += params[f->left].data[row * layer->rank + j] * params[f->right].data[j * f->cols + col];
     return sum;
 }
 
-static void change_row(const void *user, int64_t o, float *row) {
-    const merge_user *m = user;
-    const factor *w1 = &m->layer->w1, *w2 = &m->layer->w2;
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row) {
+    const lokr_layer *layer = record;
+    const factor *w1 = &layer->w1, *w2 = &layer->w2;
     const int64_t i = o / w2->rows, k = o % w2->rows;
-    for (int64_t l = 0; l < w2->cols; l++) row[l] = m->layer->scale * element(m, w2, k, l);
+    for (int64_t l = 0; l < w2->cols; l++) row[l] = layer->scale * element(adapter, layer, w2, k, l);
     /* The block of column 0 last: the others are made from it. */
     for (int64_t j = w1->cols - 1; j >= 0; j--) {
-        const float f = element(m, w1, i, j);
+        const float f = element(adapter, layer, w1, i, j);
         for (int64_t l = 0; l < w2->cols; l++) row[j * w2->cols + l] = f * row[l];
     }
 }
 
-static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
-    return layer_of(adapter, module) != NULL ? PEFT__CHANGES_WEIGHT : 0u;
-}
-
-static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
-    (void)bias;
-    const merge_user user = {adapter, layer_of(adapter, module)};
-    if (weight == NULL) return PEFT_OK;
-    return peft__layers_merge(adapter->ctx, module, change_row, &user, adapter->scale, weight);
-}
-
 static const peft__hooks HOOKS = {.trained = peft__adapter_trained,
-                                  .touches = touches,
+                                  .touches = peft__layers_touches,
                                   .after_linear = after_linear,
-                                  .linear_is_additive = is_additive};
+                                  .linear_is_additive = peft__layers_additive};
 
 static const peft__config_key KEYS[] = {
     {"alpha", "8", PEFT__KEY_USED},
@@ -236,6 +205,6 @@ const peft__method peft__method_lokr = {
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,
-    .changes = changes,
-    .merge = merge,
+    .changes = peft__layers_changes,
+    .merge = peft__layers_merge,
 };

@@ -21,19 +21,14 @@ typedef struct oft_layer {
 } oft_layer;
 
 typedef struct oft {
-    oft_layer *layers;
-    uint32_t *by_module, count;
+    peft__layered layered;
+    oft_layer *layers; /* layered.layers */
+    uint32_t count;
     int64_t r, block, powers;
     bool share, coft, exact, init;
     double eps;
     float dropout;
 } oft;
-
-static const oft_layer *layer_of(const peft_adapter *adapter, const peft__module *module) {
-    const oft *o = adapter->state;
-    const uint32_t index = o->by_module[module->index];
-    return index > 0 ? &o->layers[index - 1] : NULL;
-}
 
 /* ---- configuration ------------------------------------------------------------------------------------------ */
 
@@ -103,14 +98,13 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(peft__targets_find(adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D),
                                 peft__lora_targets, &targets));
     PEFT_TRY(peft__layers_fix_fan(adapter, &targets));
-    PEFT_TRY(peft__layers_index(adapter, &targets, &o->by_module));
-    o->layers = peft__arena_alloc(&adapter->arena, targets.count * sizeof *o->layers);
-    if (o->layers == NULL) return peft__fail_nomem(adapter->ctx, targets.count * sizeof *o->layers, "an adapter");
+    PEFT_TRY(peft__layers_make(adapter, &targets, &o->layered, sizeof *o->layers));
+    o->layers = o->layered.layers;
     for (uint32_t i = 0; i < targets.count; i++) {
         PEFT_TRY(declare(adapter, o, targets.modules[i], &o->layers[i]));
         o->count++;
     }
-    return peft__layers_biases(adapter, o->by_module, "oft_only");
+    return peft__layers_biases(adapter, o->layered.by_module, "oft_only");
 }
 
 /* ---- coft --------------------------------------------------------------------------------------------------- */
@@ -143,21 +137,10 @@ static peft_status after_step(peft_adapter *adapter, const peft__step *step) {
 
 /* ---- the graph --------------------------------------------------------------------------------------------------- */
 
-static bool touches(void *self, const peft__module *module) {
-    const peft_adapter *adapter = self;
-    return adapter->scale != 0.0f && layer_of(adapter, module) != NULL;
-}
-
-static bool is_additive(void *self, const peft__module *module) {
-    (void)self;
-    (void)module;
-    return true; /* it has no part after the layer */
-}
-
 static peft__value *before_linear(void *self, peft__build *b, const peft__module *module, peft__value *x) {
     peft_adapter *adapter = self;
     const oft *o = adapter->state;
-    const oft_layer *layer = layer_of(adapter, module);
+    const oft_layer *layer = peft__layers_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return x;
     peft__graph *g = b->graph;
     peft__value *upper = peft__value_param(g, &adapter->params[layer->param]);
@@ -205,13 +188,9 @@ static void turn(const oft_layer *layer, const float *matrices, float *row, int6
     }
 }
 
-static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
-    return layer_of(adapter, module) != NULL ? PEFT__CHANGES_WEIGHT : 0u;
-}
-
 static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
     (void)bias;
-    const oft_layer *layer = layer_of(adapter, module);
+    const oft_layer *layer = peft__layers_of(adapter, module);
     if (weight == NULL) return PEFT_OK;
     const size_t bytes = (size_t)(layer->block * (layer->matrices * layer->block + 1)) * sizeof(float);
     float *matrices = peft__alloc(adapter->ctx->mem, bytes);
@@ -226,9 +205,9 @@ static peft_status merge(const peft_adapter *adapter, const peft__module *module
 }
 
 static const peft__hooks HOOKS = {.trained = peft__adapter_trained,
-                                  .touches = touches,
+                                  .touches = peft__layers_touches,
                                   .before_linear = before_linear,
-                                  .linear_is_additive = is_additive};
+                                  .linear_is_additive = peft__layers_additive};
 
 static const peft__config_key KEYS[] = {
     {"bias", "\"none\"", PEFT__KEY_USED},
@@ -255,7 +234,7 @@ const peft__method peft__method_oft = {
     .keys = KEYS,
     .hooks = &HOOKS,
     .configure = configure,
-    .changes = changes,
+    .changes = peft__layers_changes,
     .merge = merge,
     .before_step = draw_back,
     .after_step = after_step,

@@ -18,21 +18,17 @@ typedef struct vera_layer {
     uint32_t d, b; /* params */
 } vera_layer;
 
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row);
+
 typedef struct vera {
-    vera_layer *layers;
-    uint32_t *by_module;
-    uint32_t a, b; /* params */
+    peft__layered layered;
+    vera_layer *layers; /* layered.layers */
+    uint32_t a, b;      /* params */
     int64_t rank, in, out;
     float dropout, d_initial;
     bool save, init;
     uint64_t key;
 } vera;
-
-static const vera_layer *layer_of(const peft_adapter *adapter, const peft__module *module) {
-    const vera *v = adapter->state;
-    const uint32_t index = v->by_module[module->index];
-    return index > 0 ? &v->layers[index - 1] : NULL;
-}
 
 /* ---- configuration ------------------------------------------------------------------------------------------ */
 
@@ -91,16 +87,16 @@ static peft_status configure(peft_adapter *adapter) {
     PEFT_TRY(peft__targets_find(adapter, PEFT__KIND(PEFT_MODULE_LINEAR) | PEFT__KIND(PEFT_MODULE_CONV1D),
                                 peft__lora_targets, &targets));
     PEFT_TRY(peft__layers_fix_fan(adapter, &targets));
-    PEFT_TRY(peft__layers_index(adapter, &targets, &v->by_module));
+    PEFT_TRY(peft__layers_make(adapter, &targets, &v->layered, sizeof *v->layers));
     for (uint32_t i = 0; i < targets.count; i++) {
         v->in = peft__max_i64(v->in, targets.modules[i]->in);
         v->out = peft__max_i64(v->out, targets.modules[i]->out);
     }
     PEFT_TRY(declare_shared(adapter, v));
-    v->layers = peft__arena_alloc(&adapter->arena, targets.count * sizeof *v->layers);
-    if (v->layers == NULL) return peft__fail_nomem(adapter->ctx, targets.count * sizeof *v->layers, "an adapter");
+    v->layers = v->layered.layers;
+    v->layered.row = change_row;
     for (uint32_t i = 0; i < targets.count; i++) PEFT_TRY(declare_layer(adapter, v, targets.modules[i], &v->layers[i]));
-    return peft__layers_biases(adapter, v->by_module, "vera_only");
+    return peft__layers_biases(adapter, v->layered.by_module, "vera_only");
 }
 
 /* ---- values ------------------------------------------------------------------------------------------------- */
@@ -140,17 +136,6 @@ static peft_status import(peft_adapter *adapter, const peft__tensor *tensor, con
 
 /* ---- the graph --------------------------------------------------------------------------------------------------- */
 
-static bool touches(void *self, const peft__module *module) {
-    const peft_adapter *adapter = self;
-    return adapter->scale != 0.0f && layer_of(adapter, module) != NULL;
-}
-
-static bool is_additive(void *self, const peft__module *module) {
-    (void)self;
-    (void)module;
-    return true;
-}
-
 /* The first rows and columns of a shared matrix, as a weight [rows, cols]. */
 static peft__weight cut(const peft__param *param, int64_t rows, int64_t cols) {
     peft__weight weight = {peft__matrix_f32(param->data, rows, cols), NULL};
@@ -162,7 +147,7 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
                                  peft__value *y) {
     peft_adapter *adapter = self;
     const vera *v = adapter->state;
-    const vera_layer *layer = layer_of(adapter, module);
+    const vera_layer *layer = peft__layers_of(adapter, module);
     if (layer == NULL || adapter->scale == 0.0f) return y;
     peft__graph *g = b->graph;
     const peft__vector absent = {NULL, NULL};
@@ -178,38 +163,22 @@ static peft__value *after_linear(void *self, peft__build *b, const peft__module 
 
 /* ---- merging ------------------------------------------------------------------------------------------------ */
 
-typedef struct merge_user {
-    const peft_adapter *adapter;
-    const vera_layer *layer;
-} merge_user;
-
-static void change_row(const void *user, int64_t o, float *row) {
-    const merge_user *m = user;
-    const vera *v = m->adapter->state;
-    const peft__param *params = m->adapter->params;
-    const float *a = params[v->a].data, *b = params[v->b].data + o * v->rank, *d = params[m->layer->d].data;
-    memset(row, 0, (size_t)m->layer->module->in * sizeof *row);
+static void change_row(const peft_adapter *adapter, const void *record, int64_t o, float *row) {
+    const vera_layer *layer = record;
+    const vera *v = adapter->state;
+    const peft__param *params = adapter->params;
+    const float *a = params[v->a].data, *b = params[v->b].data + o * v->rank, *d = params[layer->d].data;
+    memset(row, 0, (size_t)layer->module->in * sizeof *row);
     for (int64_t j = 0; j < v->rank; j++) {
-        const float f = params[m->layer->b].data[o] * b[j] * d[j];
-        for (int64_t i = 0; i < m->layer->module->in; i++) row[i] += f * a[j * v->in + i];
+        const float f = params[layer->b].data[o] * b[j] * d[j];
+        for (int64_t i = 0; i < layer->module->in; i++) row[i] += f * a[j * v->in + i];
     }
 }
 
-static uint32_t changes(const peft_adapter *adapter, const peft__module *module) {
-    return layer_of(adapter, module) != NULL ? PEFT__CHANGES_WEIGHT : 0u;
-}
-
-static peft_status merge(const peft_adapter *adapter, const peft__module *module, float *weight, float *bias) {
-    (void)bias;
-    const merge_user user = {adapter, layer_of(adapter, module)};
-    if (weight == NULL) return PEFT_OK;
-    return peft__layers_merge(adapter->ctx, module, change_row, &user, adapter->scale, weight);
-}
-
 static const peft__hooks HOOKS = {.trained = peft__adapter_trained,
-                                  .touches = touches,
+                                  .touches = peft__layers_touches,
                                   .after_linear = after_linear,
-                                  .linear_is_additive = is_additive};
+                                  .linear_is_additive = peft__layers_additive};
 
 static const peft__config_key KEYS[] = {
     {"bias", "\"none\"", PEFT__KEY_USED},
@@ -235,6 +204,6 @@ const peft__method peft__method_vera = {
     .configure = configure,
     .initialise = initialise,
     .import = import,
-    .changes = changes,
-    .merge = merge,
+    .changes = peft__layers_changes,
+    .merge = peft__layers_merge,
 };
