@@ -99,8 +99,8 @@ int main(int argc, char **argv) {
     static const char *const CONFIGS[KINDS] = {
         "{\"peft_type\": \"LORA\", \"r\": 8, \"init_lora_weights\": false, \"target_modules\": [\"q_proj\", \"v_proj\"]}",
         "{\"peft_type\": \"LORA\", \"r\": 8, \"init_lora_weights\": false, \"target_modules\": \"all-linear\"}",
-        "{\"peft_type\": \"IA3\", \"target_modules\": [\"k_proj\", \"v_proj\", \"down_proj\"], \"feedforward_modules\": "
-        "[\"down_proj\"]}",
+        ("{\"peft_type\": \"IA3\", \"target_modules\": [\"k_proj\", \"v_proj\", \"down_proj\"], "
+         "\"feedforward_modules\": [\"down_proj\"]}"),
         "{\"peft_type\": \"PREFIX_TUNING\", \"num_virtual_tokens\": 20}"};
     peft_adapter *adapters[KINDS][2] = {{NULL}};
     for (int i = 0; i < KINDS; i++)
