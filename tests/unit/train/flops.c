@@ -1,6 +1,8 @@
 /* Operations that a session counts, against sums over the model's modules. The model is small enough to write the
  * formula out: every linear layer's product over all rows, attention over pairs that see each other, the output layer
  * at rows with a label. */
+#include <stdbool.h>
+
 #include "check.h"
 #include "peft/cost.h"
 #include "peft/session.h"
@@ -48,6 +50,31 @@ static double spent(peft_context *ctx, peft_model *model, const char *config, co
     return forward;
 }
 
+/* Nothing is trained below layer 0's attention: its input needs no gradient, and so its query, key and value layers
+ * have no backward pass, nor has its attention to find the gradient of the queries, one of its five products. */
+static void check_prefix(peft_context *ctx, peft_model *model, const peft_batch *batch, const sums *s) {
+    enum { PREFIX = 5 };
+    double below = 0.0, backward = 0.0;
+    peft_model_info info = {.struct_size = sizeof info};
+    CHECK(peft_model_get_info(model, &info) == PEFT_OK);
+    for (uint32_t i = 0; i < peft_model_module_count(model); i++) {
+        peft_module_info m = {.struct_size = sizeof m};
+        CHECK(peft_model_module(model, i, &m) == PEFT_OK);
+        const bool reads_input =
+            strstr(m.name, "q_proj") != NULL || strstr(m.name, "k_proj") != NULL || strstr(m.name, "v_proj") != NULL;
+        if (m.layer == 0 && reads_input) below += 2.0 * ROWS * (double)m.in_features * (double)m.out_features;
+    }
+    const double attention =
+        s->attention +
+        4.0 * PREFIX * ROWS * (double)(info.num_hidden_layers * info.num_attention_heads * info.head_dim);
+    const double forward =
+        spent(ctx, model, "{\"peft_type\": \"PREFIX_TUNING\", \"num_virtual_tokens\": 5}", batch, &backward);
+    CHECK_NEAR(forward, s->linear + attention + 2.0 * s->head, 0.5);
+    CHECK(below > 0.0);
+    const double queries = 0.5 * attention / (double)info.num_hidden_layers;
+    CHECK_NEAR(backward, s->linear - below + 2.5 * attention - queries, 0.5);
+}
+
 int main(void) {
     char path[4096];
     snprintf(path, sizeof path, "%s/models/llama-gqa", getenv("PEFT_TEST_DATA"));
@@ -89,6 +116,7 @@ int main(void) {
     CHECK(backward < s.linear + 2.5 * s.attention + 2.0 * factors);
     CHECK(backward > 0.5 * s.linear);
     CHECK(peft_session_flops(NULL) == 0.0);
+    check_prefix(ctx, model, &batch, &s);
 
     peft_model_destroy(model);
     peft_context_destroy(ctx);
