@@ -25,13 +25,6 @@ static void reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask)
     *out_mask = 1u << OUT_SCORES;
 }
 
-static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
-    (void)node;
-    (void)pass;
-    (void)phase;
-    return 1;
-}
-
 static int64_t answer_count(const peft_batch *batch) {
     return batch->questions > 0 ? batch->sequences : batch->decoder_sequences;
 }
@@ -172,7 +165,7 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
 }
 
 static const peft__op choice_loss_op = {
-    .name = "choice loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = tiles, .tile = tile_run};
+    .name = "choice loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = peft__one_tile, .tile = tile_run};
 
 peft__value *peft__op_choice_loss(peft__graph *g, peft__value *nll) {
     if (nll == NULL || peft__graph_failed(g)) return NULL;

@@ -25,13 +25,6 @@ static void reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask)
     *out_mask = 1u << OUT_STATS;
 }
 
-static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
-    (void)node;
-    (void)pass;
-    (void)phase;
-    return 1;
-}
-
 static double dot(const peft__value *x, int64_t a, int64_t b) {
     const float *u = peft__row(x, a), *v = peft__row(x, b);
     double sum = 0.0;
@@ -143,7 +136,7 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
 }
 
 static const peft__op contrast_loss_op = {
-    .name = "contrast_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = tiles, .tile = tile_run};
+    .name = "contrast_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = peft__one_tile, .tile = tile_run};
 
 peft__value *peft__op_contrast_loss(peft__graph *g, peft__value *embeddings, float scale) {
     if (embeddings == NULL || peft__graph_failed(g)) return NULL;

@@ -19,13 +19,6 @@ static void reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask)
     *out_mask = 0;
 }
 
-static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
-    (void)node;
-    (void)pass;
-    (void)phase;
-    return 1;
-}
-
 static double score(const peft__value *x, int64_t sequence) {
     return (double)peft__row(x, sequence)[0];
 }
@@ -90,7 +83,7 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
 }
 
 static const peft__op group_loss_op = {
-    .name = "group_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = tiles, .tile = tile_run};
+    .name = "group_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = peft__one_tile, .tile = tile_run};
 
 peft__value *peft__op_group_loss(peft__graph *g, peft__value *scores, float label_smoothing) {
     if (scores == NULL || peft__graph_failed(g)) return NULL;

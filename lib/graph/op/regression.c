@@ -16,13 +16,6 @@ static void reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask)
     *out_mask = 0;
 }
 
-static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
-    (void)node;
-    (void)pass;
-    (void)phase;
-    return 1;
-}
-
 /* Targets of a row; NULL where the batch has none of this width (the session refuses such batches before). */
 static const float *targets_of(const peft__value *outputs, const peft_batch *batch, int64_t row) {
     if (batch->sequence_targets == NULL || batch->target_cols != outputs->cols || row >= batch->sequences) return NULL;
@@ -64,7 +57,7 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
 }
 
 static const peft__op regression_op = {
-    .name = "target_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = tiles, .tile = tile_run};
+    .name = "target_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = peft__one_tile, .tile = tile_run};
 
 peft__value *peft__op_target_loss(peft__graph *g, peft__value *outputs, peft__target_loss kind) {
     if (outputs == NULL || peft__graph_failed(g)) return NULL;

@@ -32,13 +32,6 @@ int64_t peft__relative_bucket(int64_t distance, int64_t buckets, int64_t max_dis
     return first + peft__min_i64(wide, buckets - 1);
 }
 
-static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
-    (void)node;
-    (void)pass;
-    (void)phase;
-    return 1;
-}
-
 static void forward(const peft__node *node, const peft__run *run) {
     const relative_bias *a = node->attr;
     const peft__matrix table = peft__weight_matrix(&a->table);
@@ -76,7 +69,7 @@ static size_t lane_bytes(const peft__node *node, peft__pass pass) {
 }
 
 static const peft__op relative_bias_op = {
-    .name = "relative bias", .in_place = -1, .tiles = tiles, .tile = tile_run, .lane_bytes = lane_bytes};
+    .name = "relative bias", .in_place = -1, .tiles = peft__one_tile, .tile = tile_run, .lane_bytes = lane_bytes};
 
 peft__value *peft__op_relative_bias(peft__graph *g, peft__weight table, int64_t max_distance, bool bidirectional) {
     if (peft__graph_failed(g)) return NULL;

@@ -16,13 +16,6 @@ static void reads(const peft__node *node, uint32_t *in_mask, uint32_t *out_mask)
     *out_mask = 0;
 }
 
-static uint32_t tiles(const peft__node *node, peft__pass pass, uint32_t phase) {
-    (void)node;
-    (void)pass;
-    (void)phase;
-    return 1;
-}
-
 /* Row of the logits that the batch names for a sequence, -1 = none. */
 static int64_t target_of(const peft__rows *rows, const peft_batch *batch, int64_t sequence, int column) {
     const int32_t *positions = column == 0 ? batch->start_positions : batch->end_positions;
@@ -74,7 +67,7 @@ static void tile_run(const peft__node *node, peft__pass pass, uint32_t phase, ui
 }
 
 static const peft__op span_loss_op = {
-    .name = "span_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = tiles, .tile = tile_run};
+    .name = "span_loss", .is_loss = true, .in_place = -1, .reads = reads, .tiles = peft__one_tile, .tile = tile_run};
 
 peft__value *peft__op_span_loss(peft__graph *g, peft__value *logits) {
     if (logits == NULL || peft__graph_failed(g)) return NULL;

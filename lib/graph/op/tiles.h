@@ -24,6 +24,14 @@ static inline uint32_t peft__column_tiles(int64_t cols) {
     return (uint32_t)peft__ceil_div(cols, PEFT__TILE_COLUMNS);
 }
 
+/* Of operations on so few numbers that one tile does them. */
+static inline uint32_t peft__one_tile(const peft__node *node, peft__pass pass, uint32_t phase) {
+    (void)node;
+    (void)pass;
+    (void)phase;
+    return 1;
+}
+
 typedef struct peft__range {
     int64_t first, end;
 } peft__range;
