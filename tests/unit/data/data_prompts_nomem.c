@@ -1,26 +1,7 @@
 /* Every allocation of opening and running a prompt file fails in turn: a status, no leak, and the next try works. */
 #include "data_test.h"
+#include "meter.h"
 #include "peft/prompts.h"
-
-typedef struct meter {
-    long left; /* allocations until one fails; negative = never */
-    long live;
-} meter;
-
-static void *meter_alloc(void *user, size_t size, size_t align) {
-    meter *m = user;
-    if (m->left == 0) return NULL;
-    if (m->left > 0) m->left--;
-    m->live++;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void meter_free(void *user, void *memory, size_t size) {
-    meter *m = user;
-    (void)size;
-    if (memory != NULL) m->live--;
-    free(memory);
-}
 
 static const char CAUSAL[] =
     "data: {max_examples: 1}\nlabels: [account, billing, shipping]\nprompts:\n"

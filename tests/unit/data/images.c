@@ -5,6 +5,7 @@
 #include "data/image_data.h"
 #include "format/json.h"
 #include "format/safetensors.h"
+#include "meter.h"
 #include "peft/peft.h"
 #include "peft_config.h"
 
@@ -320,25 +321,6 @@ static void test_folder(const peft_model *model) {
     CHECK_OK(ctx, peft_dataset_next(set, &batch));
     CHECK(batch.sequences == 3);
     peft_dataset_destroy(set);
-}
-
-typedef struct meter {
-    long left, live; /* allocations until all fail, negative = never; blocks held */
-} meter;
-
-static void *meter_alloc(void *user, size_t size, size_t align) {
-    meter *m = user;
-    if (m->left == 0) return NULL;
-    if (m->left > 0) m->left--;
-    m->live++;
-    return aligned_alloc(align, (size + align - 1) / align * align);
-}
-
-static void meter_free(void *user, void *memory, size_t size) {
-    meter *m = user;
-    (void)size;
-    if (memory != NULL) m->live--;
-    free(memory);
 }
 
 /* Every allocation fails in turn, those of libpng too: a status, no leak, and the next try works. */

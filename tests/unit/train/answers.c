@@ -4,15 +4,7 @@
 #include "data/data.h"
 #include "method/adapter.h"
 #include "peft/peft.h"
-
-static const char *path_of(const char *name) {
-    static char paths[4][1024];
-    static int next;
-    const char *root = getenv("PEFT_TEST_DATA");
-    char *path = paths[next++ % 4];
-    snprintf(path, sizeof paths[0], "%s/tasks/%s", root != NULL ? root : "tests/data", name);
-    return path;
-}
+#include "task_path.h"
 
 typedef struct world {
     peft_context *ctx;
