@@ -65,48 +65,36 @@ static int run_exchange(exchange *e, double threads, bool (*work)(exchange *)) {
     return good ? EXIT_DONE : EXIT_FAILED;
 }
 
-int command_export(cli *c, args *a) {
-    a->help = EXPORT_HELP;
+/* What both verbs share. `output` is the option that names the folder, `need` what is said when something is missing. */
+static int command_exchange(cli *c, args *a, const char *help, const char *output, const char *need,
+                            bool (*work)(exchange *)) {
+    a->help = help;
     if (args_flag(a, "--help")) {
-        fputs(EXPORT_HELP, stdout);
+        fputs(help, stdout);
         return EXIT_DONE;
     }
     exchange e = {.c = c};
     double threads = 0;
     c->quiet = args_flag(a, "--quiet");
-    const bool overwrite = args_flag(a, "--overwrite");
+    const bool overwrite = args_flag(a, "--overwrite"), exports = work == export_work;
     e.model_path = args_text(a, "--model");
-    e.gguf = args_text(a, "--gguf");
-    e.folder = args_text(a, "--folder");
+    if (exports) e.gguf = args_text(a, "--gguf");
+    e.folder = args_text(a, output);
     (void)args_number(a, "--threads", &threads);
     e.from = args_next(a);
     if (!args_done(a)) return EXIT_USAGE;
     if (!(threads >= 0 && threads <= 1024)) return args_usage(a, "--threads is 0 to 1024");
-    if (e.from == NULL || e.model_path == NULL || (e.gguf == NULL) == (e.folder == NULL))
-        return args_usage(a, "an adapter, --model and one of --gguf and --folder are needed");
+    if (e.from == NULL || e.model_path == NULL || (e.gguf == NULL) == (e.folder == NULL)) return args_usage(a, need);
     if (!free_to_write(e.gguf != NULL ? e.gguf : e.folder, e.gguf != NULL ? NULL : "adapter_config.json", overwrite))
         return EXIT_FAILED;
-    return run_exchange(&e, threads, export_work);
+    return run_exchange(&e, threads, work);
+}
+
+int command_export(cli *c, args *a) {
+    return command_exchange(c, a, EXPORT_HELP, "--folder", "an adapter, --model and one of --gguf and --folder are needed",
+                            export_work);
 }
 
 int command_import(cli *c, args *a) {
-    a->help = IMPORT_HELP;
-    if (args_flag(a, "--help")) {
-        fputs(IMPORT_HELP, stdout);
-        return EXIT_DONE;
-    }
-    exchange e = {.c = c};
-    double threads = 0;
-    c->quiet = args_flag(a, "--quiet");
-    const bool overwrite = args_flag(a, "--overwrite");
-    e.model_path = args_text(a, "--model");
-    e.folder = args_text(a, "--output");
-    (void)args_number(a, "--threads", &threads);
-    e.from = args_next(a);
-    if (!args_done(a)) return EXIT_USAGE;
-    if (!(threads >= 0 && threads <= 1024)) return args_usage(a, "--threads is 0 to 1024");
-    if (e.from == NULL || e.model_path == NULL || e.folder == NULL)
-        return args_usage(a, "a GGUF file, --model and --output are needed");
-    if (!free_to_write(e.folder, "adapter_config.json", overwrite)) return EXIT_FAILED;
-    return run_exchange(&e, threads, import_work);
+    return command_exchange(c, a, IMPORT_HELP, "--output", "a GGUF file, --model and --output are needed", import_work);
 }
